@@ -1,0 +1,1 @@
+"""Everything that touches the world: objects with injected clients that implement `workflows.contracts`."""

@@ -1,0 +1,1 @@
+"""Clients of the outside world. They know nothing of Temporal and never retry: retries belong to Temporal."""

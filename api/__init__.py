@@ -1,0 +1,1 @@
+"""The ways in: webhooks, HTTP API and the command line."""

@@ -1,0 +1,1 @@
+"""Signed webhooks: one pure parser for each source."""

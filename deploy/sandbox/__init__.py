@@ -1,0 +1,1 @@
+"""Small servers that speak Plane's, Gitea's and Telegram's recorded contracts. They import nothing of ours."""
