@@ -1,0 +1,89 @@
+"""Workflow ids, task queues and search attributes, with their inverses.
+
+These are an external contract: people type them into the `temporal` CLI and the Web UI.
+"""
+
+import re
+from typing import NamedTuple
+
+from temporalio.common import SearchAttributeKey
+
+NAMESPACE = "orch"
+
+SHARED_QUEUE = "orch"
+"""Workflows and activities that any worker may run."""
+PLANE_QUEUE = "orch-plane"
+"""Plane's REST API, behind one server-side rate limit: 60 calls a minute for each key (contracts/plane.md, 2)."""
+
+_TASK_KEY = re.compile(r"(?P<project>[A-Za-z][A-Za-z0-9_]*)-(?P<seq>[1-9][0-9]*)")
+_TASK_ID = re.compile(r"task/" + _TASK_KEY.pattern)
+
+
+class TaskKey(NamedTuple):
+    """The name people call a task by, for instance `DEMO-1`."""
+
+    project: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.project}-{self.seq}"
+
+
+def parse_task_key(text: str) -> TaskKey:
+    """Read `DEMO-1`.
+
+    Raises:
+        ValueError: the text is not `<PROJECT>-<number>`.
+    """
+    match = _TASK_KEY.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a task key; expected <PROJECT>-<number>, for instance DEMO-1")
+    return TaskKey(match["project"], int(match["seq"]))
+
+
+def task_workflow_id(key: str) -> str:
+    """`task/DEMO-1` for `DEMO-1`."""
+    return f"task/{parse_task_key(key)}"
+
+
+def task_key_of(workflow_id: str) -> str | None:
+    """The task key of a task's workflow id, or None for any other workflow."""
+    match = _TASK_ID.fullmatch(workflow_id)
+    return f"{match['project']}-{match['seq']}" if match else None
+
+
+def merge_queue_workflow_id(owner: str, repo: str, base: str) -> str:
+    """One merge queue for each repository and base branch."""
+    return f"merge/{owner}/{repo}/{base}"
+
+
+def environment_workflow_id(owner: str, repo: str, environment: str) -> str:
+    """One deploy lease for each repository and environment."""
+    return f"env/{owner}/{repo}/{environment}"
+
+
+def host_control_queue(host: str) -> str:
+    """A host's slot-rich queue: pings only, so that a busy host is not taken for a dead one."""
+    return f"orch-host-{host}-control"
+
+
+def host_work_queue(host: str) -> str:
+    """Git, tests and deployments on one host's disk."""
+    return f"orch-host-{host}-work"
+
+
+def host_agent_queue(host: str) -> str:
+    """Agent runs on one host; as many slots as `ORCH_AGENT_SLOTS`."""
+    return f"orch-host-{host}-agents"
+
+
+PROJECT = SearchAttributeKey.for_keyword("OrchProject")
+REPO = SearchAttributeKey.for_keyword("OrchRepo")
+ITEM = SearchAttributeKey.for_keyword("OrchItem")
+STAGE = SearchAttributeKey.for_keyword("OrchStage")
+WAITING_ON = SearchAttributeKey.for_keyword("OrchWaitingOn")
+NEEDS_HUMAN = SearchAttributeKey.for_bool("OrchNeedsHuman")
+COST_USD = SearchAttributeKey.for_float("OrchCostUsd")
+
+SEARCH_ATTRIBUTES = (PROJECT, REPO, ITEM, STAGE, WAITING_ON, NEEDS_HUMAN, COST_USD)
+"""Everything to register; SQL visibility allows 10 Keyword and 3 of each other type in a namespace."""
