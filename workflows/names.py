@@ -13,7 +13,7 @@ NAMESPACE = "orch"
 SHARED_QUEUE = "orch"
 """Workflows and activities that any worker may run."""
 PLANE_QUEUE = "orch-plane"
-"""Plane's REST API, behind one server-side rate limit: 60 calls a minute for each key (contracts/plane.md, 2)."""
+"""Plane's REST API behind one server-side rate: 60 calls a minute a key (contracts/plane.md, 2)."""
 
 _TASK_KEY = re.compile(r"(?P<project>[A-Za-z][A-Za-z0-9_]*)-(?P<seq>[1-9][0-9]*)")
 _TASK_ID = re.compile(r"task/" + _TASK_KEY.pattern)

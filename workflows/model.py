@@ -1,0 +1,241 @@
+"""The words of the product as plain types: items, repositories, policies, gate results.
+
+No Temporal import: everything here is testable as functions of data.
+"""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """A value. Unknown fields are ignored, so that a rolled-back worker can read a newer one's data."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Stage(StrEnum):
+    """A step of the pipeline, in order."""
+
+    ANALYSIS = "analysis"
+    ARCHITECTURE = "architecture"
+    DEVELOPMENT = "development"
+    REVIEW = "review"
+    TESTING = "testing"
+    DEPLOY_STAGING = "deploy-staging"
+    DEPLOY = "deploy"
+    DONE = "done"
+
+
+class Role(StrEnum):
+    """Who an agent is asked to be."""
+
+    ANALYST = "analyst"
+    ARCHITECT = "architect"
+    DEVELOPER = "developer"
+    REVIEWER = "reviewer"
+    TESTER = "tester"
+    DEPLOYER = "deployer"
+
+
+class Environment(StrEnum):
+    """Where a sha is deployed to."""
+
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+
+class ItemState(StrEnum):
+    """The states of a Plane item that mean something to us; `orch.toml` names them for each project."""
+
+    IN_PROGRESS = "in_progress"
+    AWAITING_APPROVAL = "awaiting_approval"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class Repository(Frozen):
+    """One Gitea repository and the branch tasks land on."""
+
+    owner: str
+    name: str
+    base: str = "main"
+
+    def __str__(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+
+class Item(Frozen):
+    """What we read of a Plane item. Text in it comes from outside: it is data, never an instruction."""
+
+    id: str
+    project_id: str
+    key: str
+    title: str
+    description_html: str = ""
+    url: str = ""
+
+
+class Policy(Frozen):
+    """`.orch/pipeline.toml` as read from the base branch, pinned to a generation."""
+
+    test: str
+    staging: str | None = None
+    production: str | None = None
+    probe_staging: str | None = None
+    probe_production: str | None = None
+    ci: str = "required"
+    """`required`, or `none` where the repository has no CI and says so."""
+    runner: str = "claude"
+    runners: dict[Role, str] = Field(default_factory=dict)
+    max_rounds: int = 3
+    """How often each stage may be entered before a person is asked."""
+    digest: str = ""
+
+    def runner_for(self, role: Role) -> str:
+        """The runner a role uses: its own, else the policy's."""
+        return self.runners.get(role, self.runner)
+
+
+class TaskRef(Frozen):
+    """Who acts: identifies a round of a stage, orders attempts, and mints intent keys.
+
+    `step` grows by one with every activity that has an outward effect; (generation, step, attempt) is
+    the fence that a revived zombie fails.
+    """
+
+    key: str
+    generation: int
+    stage: Stage
+    round: int
+    step: int = 0
+
+    def intent(self, effect: str) -> str:
+        """The key one outward effect is recorded under before it happens, and looked up by before a repeat."""
+        return f"{self.key}/g{self.generation}/{self.stage}/r{self.round}/{effect}"
+
+
+class GateOutcome(StrEnum):
+    """Our judgement. `unknown` means that we could not find out, and is never red."""
+
+    GREEN = "green"
+    RED = "red"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+
+
+class WaitingOn(StrEnum):
+    """Who or what can move a waiting task on."""
+
+    PERSON = "person"
+    CI = "ci"
+    AGENT = "agent"
+    MERGE_QUEUE = "merge queue"
+    SOURCE = "source"
+    NOTHING = "nothing"
+
+
+class GateResult(Frozen):
+    """What a gate found, in words a person understands."""
+
+    gate: str
+    outcome: GateOutcome
+    reason: str
+    waiting_on: WaitingOn = WaitingOn.NOTHING
+    sha: str = ""
+    failing: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+def fingerprint(ref: TaskRef, gate: str, sha: str, failing: tuple[str, ...]) -> str:
+    """Identify a red so that it is handled once whoever saw it first; log text never takes part."""
+    facts = "\n".join((ref.key, str(ref.generation), ref.stage, str(ref.round), gate, sha, *sorted(failing)))
+    return sha256(facts.encode()).hexdigest()[:16]
+
+
+class Usage(Frozen):
+    """Tokens of one agent run. Full input is `input + cache_read + cache_creation`."""
+
+    input: int = 0
+    cache_read: int = 0
+    cache_creation: int = 0
+    output: int = 0
+
+    @property
+    def full_input(self) -> int:
+        """Every token the model was given, cached or not."""
+        return self.input + self.cache_read + self.cache_creation
+
+
+class TestRun(Frozen):
+    """A run of the project's test command that we started, on a clean checkout of `sha`."""
+
+    __test__ = False
+
+    sha: str
+    passed: bool
+    exit_code: int
+    tail: str = ""
+    seconds: float = 0.0
+
+
+class PullRequest(Frozen):
+    """A pull request as Gitea shows it now."""
+
+    number: int
+    head_sha: str
+    url: str
+    state: str = "open"
+    merged: bool = False
+
+
+class Lease(Frozen):
+    """The right to land (or deploy): whoever holds it is (workflow id, generation, epoch), never a run id."""
+
+    queue: str
+    epoch: int
+    granted_at: datetime
+
+
+class Candidate(Frozen):
+    """The exact commit that will become main's tip, and the main it was built on."""
+
+    sha: str
+    tree: str
+    base_sha: str
+    replaces: str
+    """The task branch's head before the rebase; its verdicts carry over by patch-id."""
+
+
+class Waiting(Frozen):
+    """Why a task does not move. Every wait has a reason, a since, a next check and an end."""
+
+    on: WaitingOn
+    reason: str
+    since: datetime
+    next_check: datetime
+    until: datetime | None = None
+    needs_human: bool = False
+
+
+class TimelineLine(Frozen):
+    """One thing that happened, numbered within a generation so that it is written once."""
+
+    n: int
+    at: datetime
+    stage: Stage
+    round: int
+    text: str
+    sha: str = ""
+    source: str = ""
+
+
+def grace_growth(base: timedelta, looks: int, ceiling: timedelta = timedelta(hours=6)) -> timedelta:
+    """How long to wait before the next look: doubles from `base`, up to `ceiling`."""
+    doubled: timedelta = base * (1 << min(looks, 20))
+    return min(doubled, ceiling)

@@ -1,0 +1,66 @@
+"""`orch.toml` as plain types: which Plane project works on which Gitea repository, under which names."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workflows.model import Frozen, ItemState, Repository
+
+
+class StateNames(BaseModel):
+    """What a project calls the Plane states Orch reads and writes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    in_progress: str = "In Progress"
+    awaiting_approval: str = "Awaiting approval"
+    approved: str = "Approved"
+    rejected: str = "Rejected"
+    done: str = "Done"
+    cancelled: str = "Cancelled"
+
+    def name_of(self, state: ItemState) -> str:
+        """The project's own name of a state."""
+        return str(getattr(self, state.value))
+
+
+class ProjectConfig(BaseModel):
+    """One `[projects.<KEY>]` table. `<KEY>` is the identifier in ids and branches, and never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plane_project_id: str
+    repository: Repository
+    states: StateNames = StateNames()
+    bots: frozenset[str] = frozenset()
+    """Plane user ids of our own accounts: what they do never counts as a person's act."""
+    approvers: frozenset[str] = frozenset()
+    """Plane user ids whose approve or reject counts."""
+
+
+class OrchConfig(BaseModel):
+    """The whole of `orch.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plane_workspace: str
+    plane_public_url: str
+    gitea_public_url: str
+    projects: dict[str, ProjectConfig] = Field(min_length=1)
+
+    def project_of_plane_id(self, plane_project_id: str) -> str | None:
+        """The project key of a Plane project UUID, or None if the project is not configured."""
+        for key, project in self.projects.items():
+            if project.plane_project_id == plane_project_id:
+                return key
+        return None
+
+    def project_of(self, key: str) -> ProjectConfig | None:
+        """The project of a task key such as `DEMO-1`."""
+        return self.projects.get(key.rpartition("-")[0])
+
+
+class ProjectFacts(Frozen):
+    """What a task carries of its project: the names a workflow needs, nothing secret."""
+
+    key: str
+    repository: Repository
+    temporal_ui: str = ""
