@@ -115,7 +115,7 @@ class TaskRef(Frozen):
     step: int = 0
 
     def intent(self, effect: str) -> str:
-        """The key one outward effect is recorded under before it happens, and looked up by before a repeat."""
+        """The key an outward effect is recorded under before it happens and looked up by before a repeat."""
         return f"{self.key}/g{self.generation}/{self.stage}/r{self.round}/{effect}"
 
 

@@ -52,6 +52,16 @@ def task_key_of(workflow_id: str) -> str | None:
     return f"{match['project']}-{match['seq']}" if match else None
 
 
+TASK_BRANCH_PREFIX = "task/"
+"""The only branches Orch ever pushes are below this prefix."""
+
+
+def task_branch(key: str, generation: int) -> str:
+    """`task/DEMO-1`, and `task/DEMO-1-g2` for a second generation."""
+    suffix = "" if generation == 1 else f"-g{generation}"
+    return f"{TASK_BRANCH_PREFIX}{parse_task_key(key)}{suffix}"
+
+
 def merge_queue_workflow_id(owner: str, repo: str, base: str) -> str:
     """One merge queue for each repository and base branch."""
     return f"merge/{owner}/{repo}/{base}"

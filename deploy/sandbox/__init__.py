@@ -1,1 +1,1 @@
-"""Small servers that speak Plane's, Gitea's and Telegram's recorded contracts. They import nothing of ours."""
+"""Small servers that speak the recorded contracts of Plane, Gitea and Telegram; they import nothing of ours."""
