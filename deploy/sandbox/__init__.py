@@ -1,1 +1,1 @@
-"""Small servers that speak the recorded contracts of Plane, Gitea and Telegram; they import nothing of ours."""
+"""Servers that speak the recorded contracts of Plane, Gitea and Telegram; they import nothing of ours."""
