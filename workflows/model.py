@@ -239,3 +239,9 @@ def grace_growth(base: timedelta, looks: int, ceiling: timedelta = timedelta(hou
     """How long to wait before the next look: doubles from `base`, up to `ceiling`."""
     doubled: timedelta = base * (1 << min(looks, 20))
     return min(doubled, ceiling)
+
+
+class Done(Frozen):
+    """An effect that has happened; `reference` is the other side's id for it."""
+
+    reference: str = ""

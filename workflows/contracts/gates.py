@@ -1,0 +1,73 @@
+"""What the workflows ask to be judged: policy and gates."""
+
+from temporalio import activity
+
+from workflows.model import (
+    Candidate,
+    Frozen,
+    GateResult,
+    Item,
+    Policy,
+    PullRequest,
+    Repository,
+    TaskRef,
+    TestRun,
+)
+from workflows.projects import ProjectFacts
+from workflows.stages import Gate
+from workflows.verdicts import VerdictOutcome
+
+
+class ReadPolicy(Frozen):
+    """Read `.orch/pipeline.toml` from the base branch."""
+
+    repository: Repository
+
+
+class PolicyReading(Frozen):
+    """A policy, or why there is none; a broken file is never "no file"."""
+
+    policy: Policy | None = None
+    problem: str = ""
+
+
+class Claim(Frozen):
+    """An accepted verdict: what was claimed, of which commit."""
+
+    outcome: VerdictOutcome
+    sha: str
+    summary: str = ""
+
+
+class GateQuestion(Frozen):
+    """Everything a gate may need besides what it reads itself."""
+
+    ref: TaskRef
+    gate: Gate
+    project: ProjectFacts
+    item: Item
+    policy: Policy
+    branch: str
+    head_sha: str
+    baseline_sha: str = ""
+    pull: PullRequest | None = None
+    digest: str = ""
+    artifact_path: str = ""
+    headings: tuple[str, ...] = ()
+    claim: Claim | None = None
+    test_run: TestRun | None = None
+    candidate: Candidate | None = None
+    landed_sha: str = ""
+    deployed_sha: str = ""
+
+
+@activity.defn
+async def read_policy(arg: ReadPolicy) -> PolicyReading:
+    """Read and validate the policy."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def evaluate_gate(arg: GateQuestion) -> GateResult:
+    """Read the sources and judge; a source that cannot be reached is `unknown`, never red."""
+    raise NotImplementedError

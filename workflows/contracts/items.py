@@ -1,0 +1,108 @@
+"""What the workflows ask of Plane: starts, decisions, comments, states."""
+
+from enum import StrEnum
+
+from temporalio import activity
+
+from workflows.model import (
+    Done,
+    Frozen,
+    Item,
+    ItemState,
+    Repository,
+    TaskRef,
+)
+from workflows.projects import ProjectFacts
+
+
+class BeginGeneration(Frozen):
+    """Ask whether a person has started this task since its last generation."""
+
+    key: str
+
+
+class Start(StrEnum):
+    """Whether a task starts."""
+
+    STARTED = "started"
+    NOT_STARTED = "not started"
+    NOT_YET_KNOWN = "not yet known"
+    """The item is In Progress, but the activity that says who moved it is not written yet."""
+
+
+class Beginning(Frozen):
+    """The answer, with what the new generation needs."""
+
+    start: Start
+    reason: str
+    generation: int = 0
+    start_activity: str = ""
+    item: Item | None = None
+    project: ProjectFacts | None = None
+
+
+class AskDecision(Frozen):
+    """Ask a person to decide on exactly one spec."""
+
+    ref: TaskRef
+    item: Item
+    digest: str
+    spec_path: str
+    head_sha: str
+    repository: Repository
+
+
+class PostComment(Frozen):
+    """Post a comment on the item, once for each intent."""
+
+    ref: TaskRef
+    effect: str
+    item: Item
+    markdown: str
+
+
+class MoveItem(Frozen):
+    """Move the item to a state, unless a person has moved it since the intent."""
+
+    ref: TaskRef
+    effect: str
+    item: Item
+    to: ItemState
+
+
+class Moved(StrEnum):
+    """What became of a state write."""
+
+    MOVED = "moved"
+    ALREADY_THERE = "already there"
+    PERSON_MOVED_IT = "a person moved it"
+
+
+class MoveResult(Frozen):
+    """The outcome of `move_item`."""
+
+    outcome: Moved
+
+
+@activity.defn
+async def begin_generation(arg: BeginGeneration) -> Beginning:
+    """Read the item and its activities; allocate the next generation if a person started it."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def ask_decision(arg: AskDecision) -> Done:
+    """Post the spec's link and digest, then move the item to awaiting approval."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def post_comment(arg: PostComment) -> Done:
+    """Post a comment; a repeat finds the first one."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def move_item(arg: MoveItem) -> MoveResult:
+    """Write the item's state."""
+    raise NotImplementedError

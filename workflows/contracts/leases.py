@@ -1,0 +1,107 @@
+"""Leases: the right to land or to deploy."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from temporalio import activity
+
+from workflows.model import (
+    Done,
+    Frozen,
+    Repository,
+    TaskRef,
+)
+
+
+class LeaseKind(StrEnum):
+    """What a lease gives the right to."""
+
+    MERGE = "merge"
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+
+class RequestLease(Frozen):
+    """Queue for a lease; repeating it changes nothing."""
+
+    ref: TaskRef
+    kind: LeaseKind
+    repository: Repository
+
+
+class ReleaseLease(Frozen):
+    """Give a lease back, or leave the queue; ignored unless the epoch matches."""
+
+    ref: TaskRef
+    queue: str
+    epoch: int
+
+
+class OpenLease(Frozen):
+    """Record a new holder under a new epoch."""
+
+    queue: str
+    holder: str
+    generation: int
+
+
+class OpenedLease(Frozen):
+    """The epoch, greater than any before it, and the database's time."""
+
+    epoch: int
+    granted_at: datetime
+
+
+class CloseLease(Frozen):
+    """Record that an epoch has ended."""
+
+    queue: str
+    epoch: int
+
+
+class InspectHolder(Frozen):
+    """Ask whether a lease's holder still lives."""
+
+    holder: str
+
+
+class HolderState(Frozen):
+    """Whether the holder's workflow is running."""
+
+    running: bool
+
+
+class QueueName(Frozen):
+    """The workflow id of the queue that was asked."""
+
+    queue: str
+
+
+@activity.defn
+async def request_lease(arg: RequestLease) -> QueueName:
+    """Signal the queue, starting it if needed."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def release_lease(arg: ReleaseLease) -> Done:
+    """Signal the queue."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def open_lease(arg: OpenLease) -> OpenedLease:
+    """Take the next epoch."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def close_lease(arg: CloseLease) -> Done:
+    """Mark the epoch released."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def inspect_holder(arg: InspectHolder) -> HolderState:
+    """Describe the holder's workflow."""
+    raise NotImplementedError

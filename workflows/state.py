@@ -1,0 +1,201 @@
+"""What a task carries from run to run, and the plain rules that change it. No Temporal import."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from workflows.hints import Pending, Source
+from workflows.model import (
+    Candidate,
+    Frozen,
+    Item,
+    Lease,
+    Policy,
+    PullRequest,
+    Stage,
+    TaskRef,
+    TimelineLine,
+    Waiting,
+)
+from workflows.names import task_branch
+from workflows.projects import ProjectFacts
+
+TIMELINE_KEPT = 40
+"""Lines a running workflow carries for its `timeline` query; the ledger keeps all of them."""
+
+
+class Act(StrEnum):
+    """What a person can tell a task to do."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    RETRY = "retry"
+
+
+class OperatorAct(Frozen):
+    """One act of a person, recorded before it takes effect."""
+
+    act_id: str
+    act: Act
+    by: str
+    at: datetime
+    digest: str = ""
+    reason: str = ""
+    via: str = "temporal"
+
+
+class Ask(Frozen):
+    """The person's decision that is asked for: exactly this spec, identified by its digest."""
+
+    digest: str
+    spec_path: str
+    head_sha: str
+
+
+class TaskState(Frozen):
+    """Everything a task knows. One value, replaced whole, carried by continue-as-new at each stage boundary.
+
+    Every new field needs a default: a running task's state was written by older code.
+    """
+
+    key: str
+    generation: int
+    start_activity: str
+    """The Plane activity that started this generation: the boundary to the one before."""
+    item: Item
+    project: ProjectFacts
+    policy: Policy
+    started_at: datetime
+
+    stage: Stage = Stage.ANALYSIS
+    rounds: dict[Stage, int] = Field(default_factory=lambda: {Stage.ANALYSIS: 1})
+    step: int = 0
+    host: str = ""
+    head_sha: str = ""
+    """The task branch's head as we last pushed or accepted it; empty before the first push."""
+    pull: PullRequest | None = None
+    ask: Ask | None = None
+    feedback: tuple[str, ...] = ()
+    """Facts for the next agent: why it is asked again."""
+    lease: Lease | None = None
+    candidate: Candidate | None = None
+    landed_sha: str = ""
+    deployed_sha: str = ""
+    handled: tuple[str, ...] = ()
+    """Fingerprints of reds already acted on in this generation."""
+
+    cost_usd: float = 0.0
+    cost_complete: bool = True
+    """False once a run's cost could not be known: the sum is then a lower bound."""
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+
+    pending: Pending = Field(default_factory=dict)
+    acts: tuple[OperatorAct, ...] = ()
+    """Acts taken but not yet recorded."""
+    act_ids: tuple[str, ...] = ()
+    waiting: Waiting | None = None
+    timeline: tuple[TimelineLine, ...] = ()
+    lines_written: int = 0
+    """How many timeline lines this generation has had."""
+    entered_by: str = ""
+    outcome: str = ""
+
+    @property
+    def round(self) -> int:
+        """The current round of the current stage, from 1."""
+        return self.rounds.get(self.stage, 1)
+
+    @property
+    def branch(self) -> str:
+        """The task branch of this generation."""
+        return task_branch(self.key, self.generation)
+
+    @property
+    def ref(self) -> TaskRef:
+        """Who acts now."""
+        return TaskRef(
+            key=self.key, generation=self.generation, stage=self.stage, round=self.round, step=self.step
+        )
+
+
+class TaskInput(Frozen):
+    """The single argument of a task's workflow: the key alone starts one, the state carries it on."""
+
+    key: str
+    state: TaskState | None = None
+
+
+class Move(Frozen):
+    """Where a stage round leads, why, and what woke us to see it."""
+
+    to: Stage
+    reason: str
+    source: Source = Source.WORKFLOW
+    feedback: tuple[str, ...] = ()
+
+
+def entered(state: TaskState, move: Move) -> TaskState:
+    """The state at the start of the stage a move leads to."""
+    rounds = {**state.rounds, move.to: state.rounds.get(move.to, 0) + 1}
+    return state.model_copy(
+        update={
+            "stage": move.to,
+            "rounds": rounds,
+            "feedback": move.feedback,
+            "waiting": None,
+            "ask": None,
+            "entered_by": move.source,
+        }
+    )
+
+
+def told(state: TaskState, at: datetime, text: str, *, sha: str = "", source: str = "") -> TaskState:
+    """Add a line to the timeline."""
+    line = TimelineLine(
+        n=state.lines_written + 1,
+        at=at,
+        stage=state.stage,
+        round=state.round,
+        text=text,
+        sha=sha,
+        source=source,
+    )
+    kept = (*state.timeline, line)[-TIMELINE_KEPT:]
+    return state.model_copy(update={"timeline": kept, "lines_written": line.n})
+
+
+def act_refusal(state: TaskState | None, act: Act, act_id: str, digest: str) -> str | None:
+    """Why an act cannot be taken now, in words that say how to mend it, or None if it can."""
+    if state is None or state.outcome:
+        return "this task is not running; ask for a new generation by moving its item to In Progress"
+    if act_id in state.act_ids:
+        return None
+    if act is Act.RETRY:
+        retriable = state.waiting is not None and state.waiting.needs_human
+        return None if retriable else f"nothing to retry: {why(state)}"
+    if state.ask is None:
+        return f"no decision is asked for now: {why(state)}"
+    if digest == state.ask.digest:
+        return None
+    return (
+        f"the spec asked about has digest {state.ask.digest}, not {digest or '(none given)'}; "
+        "read the spec again and repeat with the current digest"
+    )
+
+
+def why(state: TaskState) -> str:
+    """One sentence: what the task does or waits for."""
+    head = f"{state.key} is in {state.stage} (round {state.round})"
+    if state.outcome:
+        return f"{state.key} has ended: {state.outcome}."
+    if state.waiting is None:
+        return f"{head} and working."
+    wait = state.waiting
+    who = "a person" if wait.needs_human else f"the {wait.on}" if wait.on != "person" else "a person"
+    return (
+        f"{head} and waits for {who} since {wait.since:%Y-%m-%d %H:%M}Z: {wait.reason}. "
+        f"It looks again at {wait.next_check:%Y-%m-%d %H:%M:%S}Z."
+    )
