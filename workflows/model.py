@@ -199,6 +199,7 @@ class Lease(Frozen):
 
     queue: str
     epoch: int
+    ticket: int
     granted_at: datetime
 
 

@@ -82,9 +82,6 @@ class TaskState(Frozen):
     candidate: Candidate | None = None
     landed_sha: str = ""
     deployed_sha: str = ""
-    handled: tuple[str, ...] = ()
-    """Fingerprints of reds already acted on in this generation."""
-
     cost_usd: float = 0.0
     cost_complete: bool = True
     """False once a run's cost could not be known: the sum is then a lower bound."""

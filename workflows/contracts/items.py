@@ -53,12 +53,22 @@ class AskDecision(Frozen):
 
 
 class PostComment(Frozen):
-    """Post a comment on the item, once for each intent."""
+    """Post what a stage came to on the item, once for each intent.
+
+    `title` and `footer` are ours; `body` is an agent's text and is cleaned before it is posted.
+    """
 
     ref: TaskRef
     effect: str
     item: Item
-    markdown: str
+    repository: Repository
+    title: str
+    body: str = ""
+    footer: str = ""
+    artifacts: tuple[str, ...] = ()
+    """Paths on the task branch, linked at `sha`."""
+    sha: str = ""
+    pull: int | None = None
 
 
 class MoveItem(Frozen):

@@ -8,6 +8,7 @@ from temporalio import activity
 from workflows.model import (
     Done,
     Frozen,
+    Lease,
     Repository,
     TaskRef,
 )
@@ -22,19 +23,19 @@ class LeaseKind(StrEnum):
 
 
 class RequestLease(Frozen):
-    """Queue for a lease; repeating it changes nothing."""
+    """Queue for a lease; repeating it with the same ticket changes nothing."""
 
     ref: TaskRef
     kind: LeaseKind
     repository: Repository
+    ticket: int
 
 
 class ReleaseLease(Frozen):
-    """Give a lease back, or leave the queue; ignored unless the epoch matches."""
+    """Give a lease back; ignored unless holder and epoch are the current ones."""
 
     ref: TaskRef
-    queue: str
-    epoch: int
+    lease: Lease
 
 
 class OpenLease(Frozen):
@@ -71,14 +72,8 @@ class HolderState(Frozen):
     running: bool
 
 
-class QueueName(Frozen):
-    """The workflow id of the queue that was asked."""
-
-    queue: str
-
-
 @activity.defn
-async def request_lease(arg: RequestLease) -> QueueName:
+async def request_lease(arg: RequestLease) -> Done:
     """Signal the queue, starting it if needed."""
     raise NotImplementedError
 

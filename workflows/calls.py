@@ -1,0 +1,50 @@
+"""How workflows call activities: one place for retries, timeouts and heartbeats."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+from workflows.names import SHARED_QUEUE
+
+Arg = TypeVar("Arg")
+Result = TypeVar("Result")
+
+HEARTBEAT = timedelta(seconds=10)
+"""Every activity beats by itself (activities/heartbeat.py), so a killed worker is noticed this soon."""
+
+_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+)
+
+
+async def call(
+    contract: Callable[[Arg], Awaitable[Result]],
+    arg: Arg,
+    *,
+    summary: str,
+    queue: str = SHARED_QUEUE,
+    limit: timedelta = timedelta(minutes=2),
+) -> Result:
+    """Run an activity to its end, retrying what could not be found out for as long as it takes.
+
+    Args:
+        contract: the stub from `workflows.contracts`.
+        arg: its single argument.
+        summary: what it does, for the Web UI's event list.
+        queue: the task queue it runs on.
+        limit: how long one attempt may take.
+    """
+    result: Result = await workflow.execute_activity(
+        contract,
+        arg,
+        task_queue=queue,
+        start_to_close_timeout=limit,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_RETRY,
+        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        summary=summary[:200],
+    )
+    return result

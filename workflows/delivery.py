@@ -1,0 +1,229 @@
+"""From a reviewed branch to production: staging, candidate, landing, deployment, done.
+
+Leases never nest: staging is given back before the merge lease is asked for, merge before production.
+"""
+
+from datetime import timedelta
+
+from workflows import steps
+from workflows.calls import call
+from workflows.contracts import items, landing, leases, workspaces
+from workflows.contracts.gates import Claim
+from workflows.model import Candidate, Environment, GateOutcome, ItemState, Lease, Stage
+from workflows.names import PLANE_QUEUE, host_work_queue
+from workflows.stages import Gate
+from workflows.state import Move
+from workflows.task_run import TaskRun
+from workflows.verdicts import VerdictOutcome
+
+DEPLOY_LIMIT = timedelta(hours=1)
+
+
+async def deploy_staging(run: TaskRun) -> Move:
+    """Stage the branch, then build and test the exact commit that will become main's tip."""
+    if run.state.policy.staging:
+        staged, problem = await _stage_branch(run)
+        if not staged:
+            return Move(to=Stage.DEVELOPMENT, reason=problem, feedback=(problem,))
+    lease = await run.acquire(leases.LeaseKind.MERGE)
+    run.say(f"holds the merge lease, epoch {lease.epoch}")
+    state = run.next_step()
+    built = await call(
+        landing.build_candidate,
+        landing.BuildCandidate(
+            ref=state.ref,
+            repository=state.project.repository,
+            branch=state.branch,
+            head_sha=state.head_sha,
+            lease=lease,
+        ),
+        queue=host_work_queue(state.host),
+        summary="rebase onto current main",
+        limit=timedelta(minutes=10),
+    )
+    if built.candidate is None:
+        return await _no_candidate(run, lease, built)
+    candidate = built.candidate
+    run.update(candidate=candidate, head_sha=candidate.sha)
+    run.say(f"candidate {candidate.sha[:10]} on main {candidate.base_sha[:10]}", sha=candidate.sha)
+    return await _test_candidate(run, lease, candidate)
+
+
+async def deploy(run: TaskRun) -> Move:
+    """Land the tested candidate, give the merge lease back, deploy what landed, judge what runs."""
+    if not run.state.landed_sha:
+        elsewhere = await _land(run)
+        if elsewhere is not None:
+            return elsewhere
+    state = run.state
+    deployed = await _deploy(run, Environment.PRODUCTION, state.landed_sha)
+    if deployed is not None and deployed.outcome in _NOT_DEPLOYED:
+        return Move(to=Stage.DEPLOY, reason=f"production: {deployed.reason}")
+    run.update(deployed_sha=deployed.sha if deployed else "")
+    output = deployed.output if deployed else "this project has no production command"
+    workspace = await run.prepare()
+    agent, problem = await run.agent(workspace, **{"deployment.txt": output})
+    if problem or agent.verdict is None:
+        return Move(to=Stage.DEPLOY, reason=problem or "no verdict")
+    await steps.comment(run, agent)
+    claim = Claim(outcome=agent.verdict.outcome, sha=state.landed_sha, summary=agent.verdict.summary)
+    result = await run.gate(
+        lambda: run.question(
+            Gate.DEPLOYED, claim=claim, landed_sha=state.landed_sha, deployed_sha=run.state.deployed_sha
+        )
+    )
+    green = result.outcome is GateOutcome.GREEN
+    return Move(to=Stage.DONE if green else Stage.DEPLOY, reason=result.reason)
+
+
+async def finish(run: TaskRun) -> str:
+    """Tell Plane, close the books; answer the outcome in words."""
+    state = run.state
+    outcome = "done" if state.deployed_sha else "landed"
+    cost = f"${state.cost_usd:.4f}" if state.cost_complete else f"at least ${state.cost_usd:.4f}"
+    await call(
+        items.move_item,
+        items.MoveItem(ref=run.next_step().ref, effect="done", item=state.item, to=ItemState.DONE),
+        queue=PLANE_QUEUE,
+        summary="move the item to Done",
+    )
+    await call(
+        items.post_comment,
+        items.PostComment(
+            ref=run.next_step().ref,
+            effect="closing-comment",
+            item=state.item,
+            repository=state.project.repository,
+            title=f"{state.key} is {outcome}",
+            footer=(
+                f"landed {state.landed_sha[:10]}; {state.tokens_in} tokens in "
+                f"({state.tokens_cached} from cache), {state.tokens_out} out, {cost}"
+            ),
+            sha=state.landed_sha,
+            pull=state.pull.number if state.pull else None,
+        ),
+        queue=PLANE_QUEUE,
+        summary="closing comment",
+    )
+    await call(
+        workspaces.remove_workspaces,
+        workspaces.RemoveWorkspaces(ref=run.next_step().ref),
+        queue=host_work_queue(state.host),
+        summary="remove the task's folders",
+    )
+    return outcome
+
+
+_NOT_DEPLOYED = {landing.DeployOutcome.FAILED, landing.DeployOutcome.UNKNOWN}
+
+
+async def _stage_branch(run: TaskRun) -> tuple[bool, str]:
+    state = run.state
+    deployed = await _deploy(run, Environment.STAGING, state.head_sha)
+    assert deployed is not None
+    if deployed.outcome in _NOT_DEPLOYED:
+        return False, f"staging: {deployed.reason}\n\n{deployed.output}"
+    workspace = await run.prepare()
+    agent, problem = await run.agent(workspace, **{"deployment.txt": deployed.output})
+    if problem or agent.verdict is None:
+        return False, problem or "no verdict"
+    await steps.comment(run, agent)
+    passed = agent.verdict.outcome is VerdictOutcome.PASS
+    return passed, "" if passed else f"staging: {agent.verdict.summary}"
+
+
+async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.Deployed | None:
+    policy = run.state.policy
+    staging = environment is Environment.STAGING
+    command = policy.staging if staging else policy.production
+    if not command:
+        return None
+    kind = leases.LeaseKind.STAGING if staging else leases.LeaseKind.PRODUCTION
+    lease = await run.acquire(kind)
+    state = run.next_step()
+    deployed = await call(
+        landing.deploy,
+        landing.Deploy(
+            ref=state.ref,
+            repository=state.project.repository,
+            environment=environment,
+            sha=sha,
+            command=command,
+            probe=policy.probe_staging if staging else policy.probe_production,
+            lease=lease,
+        ),
+        queue=host_work_queue(state.host),
+        summary=f"deploy {sha[:10]} to {environment}",
+        limit=DEPLOY_LIMIT,
+    )
+    await run.release(lease)
+    run.say(f"{environment}: {deployed.outcome}", sha=deployed.sha or sha)
+    return deployed
+
+
+async def _no_candidate(run: TaskRun, lease: Lease, built: landing.CandidateBuilt) -> Move:
+    await run.release(lease)
+    reason = f"no candidate: {built.reason}"
+    if built.outcome is landing.CandidateOutcome.HEAD_MOVED:
+        return Move(to=Stage.REVIEW, reason=reason)
+    if built.outcome is landing.CandidateOutcome.LEASE_LOST:
+        return Move(to=Stage.DEPLOY_STAGING, reason=reason)
+    return Move(
+        to=Stage.DEVELOPMENT, reason=reason, feedback=(reason, "files in conflict:", *built.conflicts)
+    )
+
+
+async def _test_candidate(run: TaskRun, lease: Lease, candidate: Candidate) -> Move:
+    tests = await steps.run_tests(run, candidate.sha)
+    result = await run.gate(
+        lambda: run.question(
+            Gate.CANDIDATE_TESTED,
+            candidate=candidate,
+            test_run=tests,
+        )
+    )
+    if result.outcome is GateOutcome.GREEN:
+        return Move(to=Stage.DEPLOY, reason=result.reason)
+    await run.release(lease)
+    if "main moved" in result.failing:
+        return Move(to=Stage.DEPLOY_STAGING, reason=result.reason)
+    if "head moved" in result.failing:
+        run.update(head_sha=result.sha)
+        return Move(to=Stage.REVIEW, reason=result.reason)
+    return Move(to=Stage.DEVELOPMENT, reason=result.reason, feedback=(result.reason, tests.tail))
+
+
+async def _land(run: TaskRun) -> Move | None:
+    """Land, or say where the task goes instead; the lease is given back either way."""
+    state = run.next_step()
+    assert state.lease is not None
+    assert state.candidate is not None
+    assert state.pull is not None
+    landed = await call(
+        landing.land,
+        landing.Land(
+            ref=state.ref,
+            repository=state.project.repository,
+            pull=state.pull,
+            branch=state.branch,
+            candidate=state.candidate,
+            lease=state.lease,
+            title=f"{state.key}: {state.item.title}",
+        ),
+        queue=host_work_queue(state.host),
+        summary=f"land {state.candidate.sha[:10]}",
+        limit=timedelta(minutes=10),
+    )
+    await run.release(state.lease)
+    if landed.outcome is landing.LandOutcome.LANDED:
+        run.update(landed_sha=landed.sha)
+        run.say(f"landed on {state.project.repository.base}", sha=landed.sha)
+        await run.record(announce=f"{state.key} landed {landed.sha[:10]}")
+        return None
+    reason = f"not landed: {landed.reason}"
+    if landed.outcome is landing.LandOutcome.HEAD_MOVED:
+        return Move(to=Stage.REVIEW, reason=reason)
+    if landed.outcome in {landing.LandOutcome.MAIN_MOVED, landing.LandOutcome.LEASE_LOST}:
+        return Move(to=Stage.DEPLOY_STAGING, reason=reason)
+    await run.ask_human(reason)
+    return Move(to=Stage.DEPLOY_STAGING, reason="a person said retry")

@@ -1,0 +1,261 @@
+"""What happens in each stage before anything lands, in pipeline order.
+
+Each function is one round of one stage: it works, asks the gate, and says where that leads.
+"""
+
+from datetime import timedelta
+from hashlib import sha256
+
+from workflows.calls import call
+from workflows.contracts import items, pull_requests, workspaces
+from workflows.contracts.gates import Claim
+from workflows.model import GateOutcome, GateResult, ItemState, Stage, TestRun
+from workflows.names import PLANE_QUEUE, host_work_queue
+from workflows.stages import Gate, artifact_path
+from workflows.state import Ask, Move
+from workflows.task_run import TaskRun
+from workflows.verdicts import AgentRun, VerdictOutcome
+
+TEST_LIMIT = timedelta(hours=1)
+
+
+async def analysis(run: TaskRun) -> Move:
+    """The analyst writes the spec; a person decides on exactly that spec."""
+    published, problem = await _author(run)
+    if published is None:
+        return _again(run, problem)
+    artifact = published.artifact
+    assert artifact is not None
+    state = run.state
+    ask = Ask(
+        digest=_decision_digest(run, artifact.digest), spec_path=artifact.path, head_sha=published.head_sha
+    )
+    run.update(ask=ask)
+    run.next_step()
+    await call(
+        items.ask_decision,
+        items.AskDecision(
+            ref=state.ref,
+            item=state.item,
+            digest=ask.digest,
+            spec_path=ask.spec_path,
+            head_sha=ask.head_sha,
+            repository=state.project.repository,
+        ),
+        queue=PLANE_QUEUE,
+        summary=f"ask for a decision on {ask.digest}",
+    )
+    run.say(f"asked a person to decide on spec {ask.digest}", sha=ask.head_sha)
+    decided = await run.gate(
+        lambda: run.question(Gate.SPEC_DECIDED, digest=ask.digest, artifact_path=ask.spec_path), PLANE_QUEUE
+    )
+    await call(
+        items.move_item,
+        items.MoveItem(
+            ref=run.next_step().ref, effect="back-to-work", item=state.item, to=ItemState.IN_PROGRESS
+        ),
+        queue=PLANE_QUEUE,
+        summary="move the item back to In Progress",
+    )
+    return _by(run, decided)
+
+
+async def architecture(run: TaskRun) -> Move:
+    """The architect decides how, in a file with the required headings."""
+    published, problem = await _author(run)
+    if published is None:
+        return _again(run, problem)
+    path = artifact_path(run.state.key, run.spec) or ""
+    result = await run.gate(
+        lambda: run.question(Gate.DESIGN_PRESENT, artifact_path=path, headings=run.spec.headings)
+    )
+    return _by(run, result)
+
+
+async def development(run: TaskRun) -> Move:
+    """The developer changes the code; CI judges exactly the head."""
+    before = run.state.head_sha
+    published, problem = await _author(run)
+    if published is None:
+        return _again(run, problem)
+    state = run.next_step()
+    pull = await call(
+        pull_requests.ensure_pull_request,
+        pull_requests.EnsurePullRequest(
+            ref=state.ref,
+            repository=state.project.repository,
+            branch=state.branch,
+            title=f"{state.key}: {state.item.title}",
+            body=f"Plane item: {state.item.url}",
+        ),
+        summary="open the pull request",
+    )
+    run.update(pull=pull)
+    run.say(f"pull request #{pull.number} is open", sha=state.head_sha)
+    result = await run.gate(lambda: run.question(Gate.CI_GREEN, baseline_sha=before))
+    return _by(run, result)
+
+
+async def review(run: TaskRun) -> Move:
+    """The reviewer judges the head; the reviewer account says so on the pull request."""
+    claim, verdict, problem = await _judge(run)
+    if claim is None:
+        return _again(run, problem)
+    state = run.next_step()
+    assert state.pull is not None
+    await call(
+        pull_requests.post_review,
+        pull_requests.PostReview(
+            ref=state.ref,
+            effect="review",
+            repository=state.project.repository,
+            number=state.pull.number,
+            sha=claim.sha,
+            approve=claim.outcome is VerdictOutcome.PASS,
+            body=_findings(verdict),
+        ),
+        summary=f"review: {claim.outcome}",
+    )
+    result = await run.gate(lambda: run.question(Gate.REVIEW_PASSED, claim=claim))
+    return _by(run, result, feedback=_findings(verdict))
+
+
+async def testing(run: TaskRun) -> Move:
+    """We run the tests; the tester judges them and what they leave untested."""
+    tests = await run_tests(run, run.state.head_sha)
+    claim, verdict, problem = await _judge(run, **{"tests.txt": tests.tail})
+    if claim is None:
+        return _again(run, problem)
+    result = await run.gate(lambda: run.question(Gate.TESTS_PASSED, claim=claim, test_run=tests))
+    return _by(run, result, feedback=f"{_findings(verdict)}\n\n{tests.tail}")
+
+
+async def run_tests(run: TaskRun, sha: str) -> TestRun:
+    """Run the project's tests on a clean checkout of `sha`."""
+    state = run.next_step()
+    tests = await call(
+        workspaces.run_tests,
+        workspaces.RunTests(
+            ref=state.ref, repository=state.project.repository, sha=sha, command=state.policy.test
+        ),
+        queue=host_work_queue(state.host),
+        summary=f"tests on {sha[:10]}",
+        limit=TEST_LIMIT,
+    )
+    run.say(f"tests {'pass' if tests.passed else 'fail'} on {sha[:10]}", sha=sha)
+    return tests
+
+
+async def comment(run: TaskRun, agent: AgentRun, *, artifacts: tuple[str, ...] = ()) -> None:
+    """Say on the item what a stage came to."""
+    state = run.next_step()
+    usage, verdict = agent.usage, agent.verdict
+    cost = "cost unknown" if agent.cost_usd is None else f"${agent.cost_usd:.4f} ({agent.cost_source})"
+    await call(
+        items.post_comment,
+        items.PostComment(
+            ref=state.ref,
+            effect="finish-comment",
+            item=state.item,
+            repository=state.project.repository,
+            title=f"{state.stage}, round {state.round}: {verdict.outcome if verdict else agent.outcome}",
+            body=verdict.summary if verdict else agent.reason,
+            footer=(
+                f"{usage.full_input} tokens in ({usage.cache_read} from cache), {usage.output} out, {cost}"
+            ),
+            artifacts=artifacts,
+            sha=state.head_sha or agent.binding.head_sha,
+            pull=state.pull.number if state.pull else None,
+        ),
+        queue=PLANE_QUEUE,
+        summary=f"finish comment: {state.stage}",
+    )
+
+
+async def _author(run: TaskRun) -> tuple[workspaces.Published | None, str]:
+    """Let a role write on the branch; answer what was pushed, or why nothing usable was."""
+    path = artifact_path(run.state.key, run.spec) or ""
+    workspace = await run.prepare()
+    agent, problem = await run.agent(workspace, path)
+    verdict = agent.verdict
+    if problem or verdict is None:
+        return None, problem or "no verdict"
+    if verdict.outcome is not VerdictOutcome.PASS:
+        await comment(run, agent)
+        return None, f"{verdict.outcome}: {verdict.summary}"
+    state = run.next_step()
+    published = await call(
+        workspaces.publish_work,
+        workspaces.PublishWork(
+            ref=state.ref,
+            repository=state.project.repository,
+            workspace=workspace,
+            branch=state.branch,
+            artifact_path=path,
+            headings=run.spec.headings,
+        ),
+        queue=host_work_queue(state.host),
+        summary=f"push {state.branch}",
+        limit=timedelta(minutes=10),
+    )
+    if published.outcome is not workspaces.Publish.PUSHED:
+        return None, f"{published.outcome}: {published.reason}"
+    run.update(head_sha=published.head_sha)
+    run.say(f"pushed {published.commits} commit(s) to {state.branch}", sha=published.head_sha)
+    missing = _lacks(published.artifact)
+    if missing:
+        return None, missing
+    await comment(run, agent, artifacts=(path,) if path else published.changed[:5])
+    return published, ""
+
+
+async def _judge(run: TaskRun, **data: str) -> tuple[Claim | None, AgentRun, str]:
+    """Let a role judge the head without changing it."""
+    workspace = await run.prepare()
+    if workspace.head_sha != run.state.head_sha:
+        run.say("someone else pushed to the task branch", sha=workspace.head_sha)
+        run.update(head_sha=workspace.head_sha)
+    agent, problem = await run.agent(workspace, **data)
+    if problem or agent.verdict is None:
+        return None, agent, problem or "no verdict"
+    await comment(run, agent)
+    claim = Claim(outcome=agent.verdict.outcome, sha=workspace.head_sha, summary=agent.verdict.summary)
+    return claim, agent, ""
+
+
+def _lacks(artifact: workspaces.Artifact | None) -> str:
+    if artifact is None:
+        return ""
+    if not artifact.digest:
+        return f"{artifact.path} is missing on the branch"
+    return f"{artifact.path} lacks the headings {', '.join(artifact.missing)}" if artifact.missing else ""
+
+
+def _decision_digest(run: TaskRun, content_digest: str) -> str:
+    """Name exactly this spec of this round, so that an answer to an older one never counts."""
+    ref = run.state.ref
+    return sha256(f"{ref.key}/{ref.generation}/{ref.round}/{content_digest}".encode()).hexdigest()[:12]
+
+
+def _findings(agent: AgentRun) -> str:
+    verdict = agent.verdict
+    if verdict is None:
+        return agent.reason
+    lines = [
+        f"- {found.severity}: {found.file}:{found.line or ''} {found.text}" for found in verdict.findings
+    ]
+    return "\n".join([verdict.summary, *lines])
+
+
+def _by(run: TaskRun, result: GateResult, feedback: str = "") -> Move:
+    spec = run.spec
+    if result.outcome is GateOutcome.GREEN:
+        return Move(to=spec.green, reason=result.reason)
+    if "head moved" in result.failing:
+        run.update(head_sha=result.sha)
+        return Move(to=Stage.REVIEW, reason=result.reason)
+    return Move(to=spec.red or run.state.stage, reason=result.reason, feedback=(result.reason, feedback))
+
+
+def _again(run: TaskRun, problem: str) -> Move:
+    return Move(to=run.state.stage, reason=problem, feedback=(problem,))
