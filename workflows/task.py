@@ -164,6 +164,7 @@ class TaskWorkflow:
     async def _leave(self, move: Move) -> None:
         """Go where a round led, unless that way has been gone too often: then a person decides."""
         task = self._task
+        await task.take_acts()  # late answers to a question that is already decided
         entries = task.state.rounds.get(move.to, 0)
         stuck = move.to is Stage.DEPLOY and task.state.stage is Stage.DEPLOY
         if stuck or entries >= task.state.policy.max_rounds:

@@ -329,6 +329,7 @@ class TaskRun:
         return lease
 
     async def _await_grant(self, kind: leases.LeaseKind, since: datetime) -> None:
+        await self.take_acts()
         self.pending.clear()
         await self.wait(
             Waiting(
