@@ -234,7 +234,7 @@ def message_of(data: object) -> str:
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds asked for by Retry-After (a number or an HTTP date), at most an hour; None if it does not say."""
+    """Seconds asked for by Retry-After (a number or an HTTP date), at most an hour; None if not said."""
     value = next((value for name, value in headers.items() if name.lower() == "retry-after"), "").strip()
     try:
         seconds = float(value)

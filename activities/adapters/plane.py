@@ -110,8 +110,8 @@ class PlaneClient:
         """Pages of items changed at or after `since`, newest change first; None walks every item.
 
         Paging is by offset, not a snapshot: an item changed meanwhile moves to the front and shifts the rest
-        back, so rows can repeat (dropped here) and the moved item belongs to the next pass. Subtract an overlap
-        of at least two minutes from `since`, because `updated_at` is written late (contracts/plane.md, 2).
+        back, so rows can repeat (dropped here) and the moved item belongs to the next pass. Subtract two
+        minutes or more from `since`, because `updated_at` is written late (contracts/plane.md, 2).
         Archived, deleted, draft and triage items are not listed at all.
         """
         seen: set[str] = set()
