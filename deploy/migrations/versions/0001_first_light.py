@@ -208,6 +208,7 @@ TABLES = (
         repo        text NOT NULL,
         environment text NOT NULL,
         sha         text NOT NULL,
+        previous_sha text NOT NULL DEFAULT '',
         status      text NOT NULL DEFAULT 'started' CHECK (status IN ('started', 'succeeded', 'failed')),
         output_tail text NOT NULL DEFAULT '',
         started_at  timestamptz NOT NULL DEFAULT now(),

@@ -1,0 +1,42 @@
+"""PostgreSQL as the activities see it: every write is idempotent, every key is ours to look up again."""
+
+from activities.adapters.store.effects import Effect, Effects
+from activities.adapters.store.fences import Fences, StaleAttempt
+from activities.adapters.store.landings import DeploymentRow, LandingRow, Landings, LeaseRow
+from activities.adapters.store.outbox import Outbox, OutboxRow
+from activities.adapters.store.pool import Pool, open_pool
+from activities.adapters.store.runs import Runs
+from activities.adapters.store.tasks import ActRow, GenerationRow, Tasks
+
+__all__ = [
+    "ActRow",
+    "DeploymentRow",
+    "Effect",
+    "Effects",
+    "Fences",
+    "GenerationRow",
+    "LandingRow",
+    "Landings",
+    "LeaseRow",
+    "Outbox",
+    "OutboxRow",
+    "Pool",
+    "Runs",
+    "StaleAttempt",
+    "Store",
+    "Tasks",
+    "open_pool",
+]
+
+
+class Store:
+    """All tables, by what they are for, over one pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.tasks = Tasks(pool)
+        self.effects = Effects(pool)
+        self.fences = Fences(pool)
+        self.landings = Landings(pool)
+        self.runs = Runs(pool)
+        self.outbox = Outbox(pool)

@@ -1,0 +1,153 @@
+"""`leases`, `merge_landings`, `deployments`: the rows that make landing and deploying happen once."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from activities.adapters.store.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """The current holder of a queue."""
+
+    epoch: int
+    holder: str
+    granted_at: datetime
+    released_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LandingRow:
+    """A landing that was begun."""
+
+    candidate: str
+    epoch: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRow:
+    """A deployment that was begun; `previous_sha` is what the probe said before it, if it could say."""
+
+    sha: str
+    status: str
+    previous_sha: str
+    output_tail: str
+    is_new: bool
+
+
+class Landings:
+    """Leases, landings and deployments."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def open_lease(self, queue: str, holder: str, generation: int) -> LeaseRow:
+        """Make `holder` the holder under a new epoch: greater than every epoch before it, in any queue."""
+        row = await self._pool.fetchrow(
+            """
+            INSERT INTO leases (queue, epoch, holder, generation)
+            VALUES ($1, nextval('lease_epochs'), $2, $3)
+            ON CONFLICT (queue) DO UPDATE
+               SET epoch = EXCLUDED.epoch, holder = $2, generation = $3, granted_at = now(), released_at = NULL
+            RETURNING epoch, holder, granted_at, released_at
+            """,
+            queue,
+            holder,
+            generation,
+        )
+        assert row is not None
+        return LeaseRow(**row)
+
+    async def close_lease(self, queue: str, epoch: int) -> None:
+        """Mark an epoch released; an older epoch changes nothing."""
+        await self._pool.execute(
+            "UPDATE leases SET released_at = now() WHERE queue = $1 AND epoch = $2", queue, epoch
+        )
+
+    async def holds(self, queue: str, epoch: int) -> bool:
+        """Whether an epoch is the queue's current one and not released."""
+        return bool(
+            await self._pool.fetchval(
+                "SELECT true FROM leases WHERE queue = $1 AND epoch = $2 AND released_at IS NULL",
+                queue,
+                epoch,
+            )
+        )
+
+    async def open_landing(
+        self, repo: str, candidate: str, epoch: int, *, task: str, generation: int, base_sha: str, tree: str
+    ) -> LandingRow:
+        """Record the intent to land before the merge call; a repeat reads it."""
+        row = await self._pool.fetchrow(
+            """
+            INSERT INTO merge_landings (repo, candidate, epoch, task, generation, base_sha, tree)
+            VALUES ($1, $2, $3, $4, $5, $6, $7)
+            ON CONFLICT (repo, candidate, epoch) DO UPDATE SET task = merge_landings.task
+            RETURNING candidate, epoch, status
+            """,
+            repo,
+            candidate,
+            epoch,
+            task,
+            generation,
+            base_sha,
+            tree,
+        )
+        assert row is not None
+        return LandingRow(**row)
+
+    async def settle_landing(
+        self, repo: str, candidate: str, epoch: int, *, status: str, reason: str = ""
+    ) -> None:
+        """Record that a landing was read back (`landed`) or did not happen (`abandoned`)."""
+        await self._pool.execute(
+            """
+            UPDATE merge_landings SET status = $4, reason = $5, settled_at = now()
+            WHERE repo = $1 AND candidate = $2 AND epoch = $3
+            """,
+            repo,
+            candidate,
+            epoch,
+            status,
+            reason,
+        )
+
+    async def open_deployment(
+        self,
+        intent_key: str,
+        *,
+        task: str,
+        generation: int,
+        repo: str,
+        environment: str,
+        sha: str,
+        previous_sha: str,
+    ) -> DeploymentRow:
+        """Record that a deploy command is about to run; a repeat reads the first record."""
+        row = await self._pool.fetchrow(
+            """
+            INSERT INTO deployments (intent_key, task, generation, repo, environment, sha, previous_sha)
+            VALUES ($1, $2, $3, $4, $5, $6, $7)
+            ON CONFLICT (intent_key) DO UPDATE SET task = deployments.task
+            RETURNING sha, status, previous_sha, output_tail, (xmax = 0) AS is_new
+            """,
+            intent_key,
+            task,
+            generation,
+            repo,
+            environment,
+            sha,
+            previous_sha,
+        )
+        assert row is not None
+        return DeploymentRow(**row)
+
+    async def settle_deployment(self, intent_key: str, status: str, output_tail: str) -> None:
+        """Record how a deployment ended."""
+        await self._pool.execute(
+            "UPDATE deployments SET status = $2, output_tail = $3, ended_at = now() WHERE intent_key = $1",
+            intent_key,
+            status,
+            output_tail,
+        )

@@ -1,0 +1,76 @@
+"""`agent_runs` and `pushed_shas`: what agents did, what it cost, and which commits are ours."""
+
+from typing import Any
+
+from activities.adapters.store.pool import Pool
+
+
+class Runs:
+    """Agent runs, kept for each attempt."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def started(self, values: dict[str, Any]) -> None:
+        """Note that an attempt runs; a repeat of the same attempt changes nothing."""
+        await self._pool.execute(
+            """
+            INSERT INTO agent_runs (task, generation, stage, round, attempt, session_id, role, runner, host)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
+            """,
+            values["task"],
+            values["generation"],
+            values["stage"],
+            values["round"],
+            values["attempt"],
+            values["session_id"],
+            values["role"],
+            values["runner"],
+            values["host"],
+        )
+
+    async def ended(self, key: tuple[str, int, str, int, int], values: dict[str, Any]) -> None:
+        """Note how an attempt (task, generation, stage, round, attempt) ended and what it used."""
+        await self._pool.execute(
+            """
+            UPDATE agent_runs SET outcome = $6, verdict = $7, reason = $8, head_sha = $9, input_tokens = $10,
+                   cache_read_tokens = $11, cache_creation_tokens = $12, output_tokens = $13, cost_usd = $14,
+                   cost_source = $15, ended_at = now()
+            WHERE task = $1 AND generation = $2 AND stage = $3 AND round = $4 AND attempt = $5
+            """,
+            *key,
+            values["outcome"],
+            values["verdict"],
+            values["reason"],
+            values["head_sha"],
+            values["input_tokens"],
+            values["cache_read_tokens"],
+            values["cache_creation_tokens"],
+            values["output_tokens"],
+            values["cost_usd"],
+            values["cost_source"],
+        )
+
+    async def pushing(self, repo: str, sha: str, branch: str, fence: tuple[str, int, int, int]) -> None:
+        """Write a sha down before it is pushed, so that our own push is never blamed on a person.
+
+        `fence` is (task, generation, step, attempt).
+        """
+        await self._pool.execute(
+            """
+            INSERT INTO pushed_shas (repo, sha, branch, task, generation, step, attempt)
+            VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING
+            """,
+            repo,
+            sha,
+            branch,
+            *fence,
+        )
+
+    async def is_ours(self, repo: str, sha: str, branch: str) -> bool:
+        """Whether we pushed this sha to this branch."""
+        return bool(
+            await self._pool.fetchval(
+                "SELECT true FROM pushed_shas WHERE repo = $1 AND sha = $2 AND branch = $3", repo, sha, branch
+            )
+        )
