@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 from enum import StrEnum
+from hashlib import sha256
 
-from workflows.model import Frozen, Role, Stage
+from workflows.model import Frozen, Role, Stage, TaskRef
 
 
 class Gate(StrEnum):
@@ -113,3 +114,9 @@ def missing_headings(text: str, headings: tuple[str, ...]) -> tuple[str, ...]:
     """The required Markdown headings that `text` lacks, compared without case."""
     present = {line.lstrip("#").strip().casefold() for line in text.splitlines() if line.startswith("#")}
     return tuple(heading for heading in headings if heading.casefold() not in present)
+
+
+def decision_digest(ref: TaskRef, content: bytes) -> str:
+    """Name exactly this spec of this round, so that an answer to an older one never counts."""
+    asked = f"{ref.key}/{ref.generation}/{ref.round}/".encode()
+    return sha256(asked + content).hexdigest()[:12]

@@ -4,7 +4,6 @@ Each function is one round of one stage: it works, asks the gate, and says where
 """
 
 from datetime import timedelta
-from hashlib import sha256
 
 from workflows.calls import call
 from workflows.contracts import items, pull_requests, workspaces
@@ -27,9 +26,7 @@ async def analysis(run: TaskRun) -> Move:
     artifact = published.artifact
     assert artifact is not None
     state = run.state
-    ask = Ask(
-        digest=_decision_digest(run, artifact.digest), spec_path=artifact.path, head_sha=published.head_sha
-    )
+    ask = Ask(digest=artifact.digest, spec_path=artifact.path, head_sha=published.head_sha)
     run.update(ask=ask)
     run.next_step()
     await call(
@@ -229,12 +226,6 @@ def _lacks(artifact: workspaces.Artifact | None) -> str:
     if not artifact.digest:
         return f"{artifact.path} is missing on the branch"
     return f"{artifact.path} lacks the headings {', '.join(artifact.missing)}" if artifact.missing else ""
-
-
-def _decision_digest(run: TaskRun, content_digest: str) -> str:
-    """Name exactly this spec of this round, so that an answer to an older one never counts."""
-    ref = run.state.ref
-    return sha256(f"{ref.key}/{ref.generation}/{ref.round}/{content_digest}".encode()).hexdigest()[:12]
 
 
 def _findings(agent: AgentRun) -> str:

@@ -71,7 +71,7 @@ class PublishWork(Frozen):
 
 
 class Artifact(Frozen):
-    """A file a role must leave: its digest binds decisions to it."""
+    """A file a role must leave; `digest` binds a person's decision to it (`stages.decision_digest`)."""
 
     path: str
     digest: str = ""

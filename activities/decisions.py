@@ -1,0 +1,97 @@
+"""Reading a person's decision: Plane's state activities and operators' acts, the earliest wins."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from activities.adapters.plane import PlaneClient
+from activities.adapters.plane_models import StateChange
+from activities.adapters.store import ActRow, Store
+from activities.items import ASK_EFFECT, PlaneStates, after
+from workflows.model import Item, ItemState, TaskRef
+from workflows.projects import ProjectConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One answer to the question asked."""
+
+    approved: bool
+    by: str
+    at: datetime
+    via: str
+    reason: str = ""
+    act_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What has been answered so far. `asked` is False while Plane has not recorded our asking."""
+
+    asked: bool
+    decision: Decision | None
+
+
+class Decisions:
+    """Evaluates both sources at once, whichever was down meanwhile."""
+
+    def __init__(self, plane: PlaneClient, store: Store) -> None:
+        self._plane = plane
+        self._store = store
+
+    async def read(self, ref: TaskRef, item: Item, project: ProjectConfig, digest: str) -> Answers:
+        """The earliest decision on exactly this digest, asked for in exactly this round."""
+        states = await PlaneStates.read(self._plane, project)
+        changes = await self._plane.state_changes(item.project_id, item.id)
+        intent = await self._store.effects.find(ref.intent(ASK_EFFECT))
+        # What was there before the intent answers an older question.
+        fresh = after(changes, str(intent.detail["after"])) if intent else ()
+        answers = since_asked(fresh, states.id_of(ItemState.AWAITING_APPROVAL), project.bots)
+        acts = tuple(_of_act(row) for row in await self._store.tasks.decisions(ref.key, digest))
+        moves = await self._of_moves(answers or (), states, project)
+        earliest = min((*acts, *moves), key=lambda decision: decision.at, default=None)
+        if earliest is not None:
+            await self._store.tasks.settle_decision(ref.key, digest, earliest.act_id)
+        return Answers(asked=answers is not None, decision=earliest)
+
+    async def _of_moves(
+        self, changes: tuple[StateChange, ...], states: PlaneStates, project: ProjectConfig
+    ) -> tuple[Decision, ...]:
+        answers = {states.id_of(ItemState.APPROVED): True, states.id_of(ItemState.REJECTED): False}
+        counted = [
+            change
+            for change in changes
+            if change.new_state in answers and change.actor in project.approvers - project.bots
+        ]
+        if not counted:
+            return ()
+        people = {user.id: user for user in await self._plane.list_members(project.plane_project_id)}
+        return tuple(
+            Decision(
+                approved=answers[str(change.new_state)],
+                by=people[str(change.actor)].display_name if change.actor in people else str(change.actor),
+                at=change.created_at,
+                via="plane",
+            )
+            for change in counted
+        )
+
+
+def since_asked(
+    changes: tuple[StateChange, ...], awaiting: str, bots: frozenset[str]
+) -> tuple[StateChange, ...] | None:
+    """The state changes after our last move to awaiting approval; None if Plane has not recorded it yet."""
+    for index in range(len(changes) - 1, -1, -1):
+        if changes[index].new_state == awaiting and changes[index].actor in bots:
+            return changes[index + 1 :]
+    return None
+
+
+def _of_act(row: ActRow) -> Decision:
+    return Decision(
+        approved=row.act == "approve",
+        by=row.actor,
+        at=row.at,
+        via=row.via,
+        reason=row.reason,
+        act_id=row.act_id,
+    )

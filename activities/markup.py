@@ -1,0 +1,33 @@
+"""Text for Plane: Markdown in, a small clean subset of HTML out.
+
+Plane cleans comments with its own defaults, which keep remote images (research: tracking, exfiltration);
+our allow-list is stricter. Mentions are broken up, so that an agent's text never calls anybody.
+"""
+
+import re
+
+import nh3
+from markdown_it import MarkdownIt
+
+_TAGS = {"p", "strong", "em", "code", "pre", "ul", "ol", "li", "a", "h3", "h4", "blockquote", "br"}
+_MENTION = re.compile(r"(?<![\w`])@(?=\w)")
+_LIMIT = 20_000
+
+
+def to_html(markdown: str) -> str:
+    """Render untrusted Markdown; raw HTML in it is shown as text, images become nothing."""
+    calm = _MENTION.sub("@\u200b", markdown[:_LIMIT])
+    rendered = MarkdownIt("commonmark", {"html": False, "linkify": False}).disable("image").render(calm)
+    return nh3.clean(
+        rendered,
+        tags=_TAGS,
+        attributes={"a": {"href"}},
+        url_schemes={"http", "https"},
+        link_rel="noopener noreferrer nofollow",
+    )
+
+
+def inline(text: str, limit: int = 300) -> str:
+    """One line of untrusted text, safe inside Markdown of ours."""
+    flat = " ".join(text.split())[:limit]
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", flat)
