@@ -34,8 +34,8 @@ _PERMANENT_GIT = frozenset({"exists", "too_large", "unsafe"})
 def to_activity_error(error: BaseException) -> ApplicationError:
     """The failure a workflow sees: `type` is the class name, the one detail says what the adapter knew.
 
-    Permanent are a refused credential (the workflow parks that source), a refused request, a missing thing, a bad
-    name. All else is asked again by the activity's retry policy, or when the server said.
+    Permanent are a refused credential (the workflow parks that source), a refused request, a missing thing,
+    a bad name. All else is asked again by the activity's retry policy, or when the server said.
     An ambiguous failure is retryable too: an activity looks its effect up before it repeats it.
     """
     detail: dict[str, object] = {}

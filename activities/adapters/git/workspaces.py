@@ -18,7 +18,7 @@ from activities.adapters.git.names import check_branch, check_sha
 
 @dataclass(frozen=True, slots=True)
 class Rebased:
-    """The candidate, kept in the mirror under refs/orch/candidates/; a repeated rebase gives the same `sha`."""
+    """The candidate, kept in the mirror under refs/orch/candidates/; a repeated rebase gives it again."""
 
     sha: str
     tree: str
