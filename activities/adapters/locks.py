@@ -41,8 +41,8 @@ class WorkspaceLock:
     """An exclusive `flock` on `path`, handed down to child processes.
 
     The lock belongs to the open file, not to the process: a child that inherited `fd` keeps it when the
-    orchestrator dies, so the next attempt waits until the last user of the workspace is gone. `run_id` is stored
-    for it: `process_tree.kill_run` can end what it names.
+    orchestrator dies, so the next attempt waits until the last user of the workspace is gone. `run_id` is
+    stored for it: `process_tree.kill_run` can end what it names.
     """
 
     def __init__(self, path: Path, run_id: str = "") -> None:

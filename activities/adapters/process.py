@@ -144,8 +144,8 @@ async def run(
 
     `env` is the complete environment; only the marker `ORCH_RUN_ID` is added. `on_output` gets each chunk of
     standard output as it comes, `on_start` the pid; both must be quick. `lock` is inherited, so that it is
-    held while anything of the run lives. `grace` is the seconds between TERM and KILL. `sweep` also ends what the
-    program left in the background; without it only a timeout or a cancellation does.
+    held while anything of the run lives. `grace` is the seconds between TERM and KILL. `sweep` also ends what
+    the program left in the background; without it only a timeout or a cancellation does.
 
     Raises:
         ProcessNotStarted: no such program or directory.
