@@ -156,9 +156,7 @@ def workers(parts: Parts) -> list[Worker]:
             max_task_queue_activities_per_second=parts.settings.plane_rate,
         ),
         _worker(parts.client, names.host_control_queue(host), [parts.workspaces.claim_host]),
-        _worker(
-            parts.client, names.host_work_queue(host), work, max_concurrent_activities=os.cpu_count() or 2
-        ),
+        _worker(parts.client, names.host_work_queue(host), work, max_concurrent_activities=os.cpu_count() or 2),
         _worker(
             parts.client,
             names.host_agent_queue(host),
@@ -190,9 +188,7 @@ def _runners(settings: WorkerSettings) -> dict[str, Runner]:
 def _sender(session: aiohttp.ClientSession, settings: WorkerSettings, store: Store) -> Sender | None:
     if settings.telegram_token is None or settings.telegram_chat is None:
         return None
-    telegram = TelegramClient(
-        session, settings.telegram_token.get_secret_value(), base_url=settings.telegram_url
-    )
+    telegram = TelegramClient(session, settings.telegram_token.get_secret_value(), base_url=settings.telegram_url)
     return Sender(store.outbox, telegram, settings.telegram_chat)
 
 

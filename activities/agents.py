@@ -44,9 +44,7 @@ class Agents:
         runner = self._runners.get(arg.runner)
         if runner is None:
             known = ", ".join(sorted(self._runners))
-            raise ApplicationError(
-                f"no runner named {arg.runner!r}; this worker has: {known}", non_retryable=True
-            )
+            raise ApplicationError(f"no runner named {arg.runner!r}; this worker has: {known}", non_retryable=True)
         fence = await Fence.take(self._store, arg.ref)
         workspace = Path(arg.workspace.path)
         run_id = f"{arg.ref.intent('agent')}/{arg.nonce}"

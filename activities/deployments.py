@@ -25,9 +25,7 @@ _SHA = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 class Deployments:
     """Deploys a sha to an environment, holding its lease."""
 
-    def __init__(
-        self, mirrors: Mirrors, isolation: Isolation, store: Store, settings: WorkerSettings
-    ) -> None:
+    def __init__(self, mirrors: Mirrors, isolation: Isolation, store: Store, settings: WorkerSettings) -> None:
         self._mirrors = mirrors
         self._isolation = isolation
         self._store = store
@@ -50,9 +48,7 @@ class Deployments:
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _deploy(
-        self, arg: contract.Deploy, fence: Fence, mirror: Mirror, checkout: Path
-    ) -> contract.Deployed:
+    async def _deploy(self, arg: contract.Deploy, fence: Fence, mirror: Mirror, checkout: Path) -> contract.Deployed:
         intent = arg.ref.intent(f"deploy-{arg.environment}")
         served = await self._served(arg, checkout)
         begun = await self._store.landings.open_deployment(
@@ -70,17 +66,15 @@ class Deployments:
             return _succeeded(contract.DeployOutcome.SUCCEEDED, served or arg.sha, begun.output_tail)
         if served and await self._contains(mirror, served, arg.sha):
             await self._store.landings.settle_deployment(intent, "succeeded", begun.output_tail)
-            known = (
-                contract.DeployOutcome.ALREADY_DEPLOYED if begun.is_new else contract.DeployOutcome.SUCCEEDED
-            )
+            known = contract.DeployOutcome.ALREADY_DEPLOYED if begun.is_new else contract.DeployOutcome.SUCCEEDED
             return _succeeded(known, served, f"the probe says that {served} is served")
         if not begun.is_new and not (served and served == begun.previous_sha):
             # It was begun before, and nothing tells whether it came to anything.
             return contract.Deployed(
                 outcome=contract.DeployOutcome.UNKNOWN,
                 sha=served,
-                reason=f"the result of deploying {arg.sha[:10]} was lost and the probe says {served[:10] or 'nothing'}; "
-                "look at the environment, then retry",
+                reason=f"the result of deploying {arg.sha[:10]} was lost and the probe says "
+                f"{served[:10] or 'nothing'}; look at the environment, then retry",
             )
         await fence.check()
         return await self._run_once(arg, intent, checkout)
@@ -106,13 +100,9 @@ class Deployments:
         return found.group() if found else ""
 
     async def _contains(self, mirror: Mirror, served: str, sha: str) -> bool:
-        return served == sha or (
-            await mirror.resolve(served) is not None and await mirror.is_ancestor(sha, served)
-        )
+        return served == sha or (await mirror.resolve(served) is not None and await mirror.is_ancestor(sha, served))
 
-    async def _command(
-        self, arg: contract.Deploy, command: str, checkout: Path, limit: float
-    ) -> ProcessResult:
+    async def _command(self, arg: contract.Deploy, command: str, checkout: Path, limit: float) -> ProcessResult:
         home = checkout.with_name("home")
         home.mkdir(exist_ok=True)
         env = {

@@ -151,9 +151,7 @@ class Gates:
         if tests is None or tests.sha != candidate.sha:
             return _red(arg, "the candidate was not tested", "no evidence")
         if not tests.passed:
-            return _red(
-                arg, f"the combined tree fails its tests (exit {tests.exit_code})", "combined tree red"
-            )
+            return _red(arg, f"the combined tree fails its tests (exit {tests.exit_code})", "combined tree red")
         repository = arg.project.repository
         main = await self._forge.client(repository).get_branch(repository.base)
         if main is None or main.sha != candidate.base_sha:
@@ -186,9 +184,7 @@ def _of_ci(arg: contract.GateQuestion, status: CombinedStatus) -> GateResult:
     contexts = ", ".join(sorted(one.context for one in status.statuses))
     if not status.statuses:
         return _pending(arg, WaitingOn.CI, "CI has not reported on this commit")
-    failing = tuple(
-        one.context for one in status.statuses if one.state not in {"success", "skipped", "pending"}
-    )
+    failing = tuple(one.context for one in status.statuses if one.state not in {"success", "skipped", "pending"})
     links = tuple(one.target_url for one in status.statuses if one.target_url)
     if failing:
         result = _red(arg, f"CI is red: {', '.join(sorted(failing))}", *failing)

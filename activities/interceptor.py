@@ -9,6 +9,8 @@ from typing import Any
 from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from activities.adapters.errors import AdapterError
+from activities.adapters.store import StaleAttempt
 from activities.errors import to_activity_error
 
 _details: ContextVar[list[Any] | None] = ContextVar("heartbeat_details", default=None)
@@ -34,11 +36,8 @@ class _Inbound(ActivityInboundInterceptor):
         with _pacemaker():
             try:
                 return await super().execute_activity(input)
-            except Exception as error:
-                translated = to_activity_error(error)
-                if translated is error:
-                    raise
-                raise translated from error
+            except (AdapterError, StaleAttempt) as error:
+                raise to_activity_error(error) from error
 
 
 @contextlib.contextmanager

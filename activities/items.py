@@ -84,9 +84,7 @@ class Items:
             lagging = not changes or changes[-1].new_state != item.state
             return contract.Beginning(
                 start=contract.Start.NOT_YET_KNOWN if lagging else contract.Start.NOT_STARTED,
-                reason="Plane has not recorded who moved the item"
-                if lagging
-                else "no person has started it anew",
+                reason="Plane has not recorded who moved the item" if lagging else "no person has started it anew",
             )
         return await self._open(arg.key, project, item, start, last)
 
@@ -122,6 +120,7 @@ class Items:
             start=contract.Start.STARTED,
             reason=f"a person moved {key} to {project.states.in_progress}",
             generation=generation,
+            step=await self._store.fences.last_step(key, generation),
             start_activity=start,
             item=ours,
             project=ProjectFacts(key=project_key, repository=project.repository, temporal_ui=self._ui),

@@ -72,9 +72,7 @@ class Landing:
         candidate = Candidate(sha=built, tree=await mirror.tree(built), base_sha=main, replaces=arg.head_sha)
         return contract.CandidateBuilt(outcome=contract.CandidateOutcome.READY, candidate=candidate)
 
-    async def _rebased(
-        self, arg: contract.BuildCandidate, mirror: Mirror, main: str
-    ) -> str | contract.CandidateBuilt:
+    async def _rebased(self, arg: contract.BuildCandidate, mirror: Mirror, main: str) -> str | contract.CandidateBuilt:
         """The candidate's sha: the head itself where it already stands on main."""
         if await mirror.is_ancestor(main, arg.head_sha):
             return arg.head_sha
@@ -82,7 +80,9 @@ class Landing:
         await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
         work.parent.mkdir(parents=True, exist_ok=True)
         try:
-            result = await rebase_onto(mirror, work, arg.head_sha, main, COMMITTER, arg.lease.granted_at)
+            result = await rebase_onto(
+                mirror, work, head=arg.head_sha, onto=main, identity=COMMITTER, date=arg.lease.granted_at
+            )
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
         if isinstance(result, RebaseConflict):
@@ -92,9 +92,7 @@ class Landing:
                 conflicts=tuple(result.paths),
             )
         if isinstance(result, AlreadyLanded | Empty):
-            return _none(
-                contract.CandidateOutcome.ALREADY_LANDED, "main already has every change of the branch"
-            )
+            return _none(contract.CandidateOutcome.ALREADY_LANDED, "main already has every change of the branch")
         return result.sha
 
     @activity.defn
@@ -125,7 +123,7 @@ class Landing:
             arg.pull.number, style="fast-forward-only", head_commit_id=candidate.sha
         )
         match outcome:
-            case Merged():
+            case Merged() | NotAllowed(reason="already_merged"):
                 return await self._read_back(arg, await self._mirrors.fetched(repository))
             case HeadMoved():
                 return await self._abandon(arg, contract.LandOutcome.HEAD_MOVED, "the branch's head moved")
@@ -133,10 +131,8 @@ class Landing:
                 return await self._abandon(arg, contract.LandOutcome.MAIN_MOVED, "main moved")
             case NotAllowed(reason="checking"):
                 raise Unavailable("gitea is still checking the pull request for conflicts", ambiguous=False)
-            case NotAllowed(reason="already_merged"):
-                return await self._read_back(arg, await self._mirrors.fetched(repository))
-            case NotAllowed():
-                reason = f"gitea refuses the merge ({outcome.reason}): {outcome.message}"
+            case NotAllowed(reason=why, message=message):
+                reason = f"gitea refuses the merge ({why}): {message}"
                 return await self._abandon(arg, contract.LandOutcome.NOT_ALLOWED, reason)
 
     async def _refusal(self, arg: contract.Land, mirror: Mirror) -> contract.Landed | None:
@@ -188,9 +184,7 @@ class Landing:
         await self._settle(arg, "landed", "")
         return contract.Landed(outcome=contract.LandOutcome.LANDED, sha=candidate.sha)
 
-    async def _abandon(
-        self, arg: contract.Land, outcome: contract.LandOutcome, reason: str
-    ) -> contract.Landed:
+    async def _abandon(self, arg: contract.Land, outcome: contract.LandOutcome, reason: str) -> contract.Landed:
         await self._settle(arg, "abandoned", reason)
         return contract.Landed(outcome=outcome, reason=reason)
 

@@ -40,9 +40,7 @@ class Sender:
         try:
             sent = await self._telegram.send_message(self._chat, escape(row.text))
         except AdapterError as error:
-            wait = (
-                error.retry_after if isinstance(error, RateLimited) else min(2.0**row.attempts, MAX_BACKOFF)
-            )
+            wait = error.retry_after if isinstance(error, RateLimited) else min(2.0**row.attempts, MAX_BACKOFF)
             log.warning("notification_failed", task=row.task, error=str(error), retry_in=wait)
             await self._outbox.failed(row.id, str(error), wait)
         else:

@@ -55,9 +55,7 @@ def read_policy(content: bytes | None, where: str) -> PolicyReading:
     `production = "none"` is the explicit way to say that nothing is deployed.
     """
     if content is None:
-        return PolicyReading(
-            problem=f"{where} is missing; add it with at least commands.test and commands.production"
-        )
+        return PolicyReading(problem=f"{where} is missing; add it with at least commands.test and commands.production")
     try:
         parsed = _File.model_validate(tomllib.loads(content.decode()))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -24,10 +24,7 @@ async def objection(forge: Forge, repository: Repository, number: int, sha: str)
     newest = {
         review.user.login: review
         for review in await client.list_reviews(number)
-        if review.user
-        and review.user.login not in bots
-        and not review.dismissed
-        and review.state in _DECISIVE
+        if review.user and review.user.login not in bots and not review.dismissed and review.state in _DECISIVE
     }
     requests = [(login, review) for login, review in newest.items() if review.state == "REQUEST_CHANGES"]
     # One that speaks of this very commit is told first: it can be acted on.

@@ -111,9 +111,7 @@ def _secret_files(environment: dict[str, str]) -> tuple[dict[str, Any], list[str
         try:
             values[name] = Path(environment[source]).read_text(encoding="utf-8").strip()
         except OSError as error:
-            problems.append(
-                f"{source} ({environment[source]}): {error.strerror}; it must name a readable file"
-            )
+            problems.append(f"{source} ({environment[source]}): {error.strerror}; it must name a readable file")
     return values, problems
 
 

@@ -31,9 +31,7 @@ TAIL = 8_000
 class Workspaces:
     """The folders of this host's tasks, below `<home>/work/<KEY>/g<generation>/`."""
 
-    def __init__(
-        self, mirrors: Mirrors, isolation: Isolation, store: Store, settings: WorkerSettings
-    ) -> None:
+    def __init__(self, mirrors: Mirrors, isolation: Isolation, store: Store, settings: WorkerSettings) -> None:
         self._mirrors = mirrors
         self._isolation = isolation
         self._store = store
@@ -106,9 +104,7 @@ class Workspaces:
             artifact=await self._artifact(arg, mirror, sha),
         )
 
-    async def _artifact(
-        self, arg: contract.PublishWork, mirror: Mirror, sha: str
-    ) -> contract.Artifact | None:
+    async def _artifact(self, arg: contract.PublishWork, mirror: Mirror, sha: str) -> contract.Artifact | None:
         if not arg.artifact_path:
             return None
         content = await mirror.read_file(sha, arg.artifact_path, ARTIFACT_LIMIT)

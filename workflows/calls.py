@@ -4,16 +4,20 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
+from pydantic import BaseModel
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 from workflows.names import SHARED_QUEUE
 
-Arg = TypeVar("Arg")
+Arg = TypeVar("Arg", bound=BaseModel)
 Result = TypeVar("Result")
 
 HEARTBEAT = timedelta(seconds=10)
 """Every activity beats by itself (activities/heartbeat.py), so a killed worker is noticed this soon."""
+
+ATTEMPT_LIMIT = timedelta(minutes=2)
+"""How long one attempt of an activity may take, unless its work is known to take longer."""
 
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
@@ -26,7 +30,7 @@ async def call(
     *,
     summary: str,
     queue: str = SHARED_QUEUE,
-    limit: timedelta = timedelta(minutes=2),
+    limit: timedelta = ATTEMPT_LIMIT,
 ) -> Result:
     """Run an activity to its end, retrying what could not be found out for as long as it takes.
 

@@ -6,7 +6,6 @@ Leases never nest: staging is given back before the merge lease is asked for, me
 from datetime import timedelta
 
 from workflows import steps
-from workflows.calls import call
 from workflows.contracts import items, landing, leases, workspaces
 from workflows.contracts.gates import Claim
 from workflows.model import Candidate, Environment, GateOutcome, ItemState, Lease, Stage
@@ -28,7 +27,7 @@ async def deploy_staging(run: TaskRun) -> Move:
     lease = await run.acquire(leases.LeaseKind.MERGE)
     run.say(f"holds the merge lease, epoch {lease.epoch}")
     state = run.next_step()
-    built = await call(
+    built = await run.call(
         landing.build_candidate,
         landing.BuildCandidate(
             ref=state.ref,
@@ -81,13 +80,13 @@ async def finish(run: TaskRun) -> str:
     state = run.state
     outcome = "done" if state.deployed_sha else "landed"
     cost = f"${state.cost_usd:.4f}" if state.cost_complete else f"at least ${state.cost_usd:.4f}"
-    await call(
+    await run.call(
         items.move_item,
         items.MoveItem(ref=run.next_step().ref, effect="done", item=state.item, to=ItemState.DONE),
         queue=PLANE_QUEUE,
         summary="move the item to Done",
     )
-    await call(
+    await run.call(
         items.post_comment,
         items.PostComment(
             ref=run.next_step().ref,
@@ -105,7 +104,7 @@ async def finish(run: TaskRun) -> str:
         queue=PLANE_QUEUE,
         summary="closing comment",
     )
-    await call(
+    await run.call(
         workspaces.remove_workspaces,
         workspaces.RemoveWorkspaces(ref=run.next_step().ref),
         queue=host_work_queue(state.host),
@@ -141,7 +140,7 @@ async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.D
     kind = leases.LeaseKind.STAGING if staging else leases.LeaseKind.PRODUCTION
     lease = await run.acquire(kind)
     state = run.next_step()
-    deployed = await call(
+    deployed = await run.call(
         landing.deploy,
         landing.Deploy(
             ref=state.ref,
@@ -168,9 +167,7 @@ async def _no_candidate(run: TaskRun, lease: Lease, built: landing.CandidateBuil
         return Move(to=Stage.REVIEW, reason=reason)
     if built.outcome is landing.CandidateOutcome.LEASE_LOST:
         return Move(to=Stage.DEPLOY_STAGING, reason=reason)
-    return Move(
-        to=Stage.DEVELOPMENT, reason=reason, feedback=(reason, "files in conflict:", *built.conflicts)
-    )
+    return Move(to=Stage.DEVELOPMENT, reason=reason, feedback=(reason, "files in conflict:", *built.conflicts))
 
 
 async def _test_candidate(run: TaskRun, lease: Lease, candidate: Candidate) -> Move:
@@ -199,7 +196,7 @@ async def _land(run: TaskRun) -> Move | None:
     assert state.lease is not None
     assert state.candidate is not None
     assert state.pull is not None
-    landed = await call(
+    landed = await run.call(
         landing.land,
         landing.Land(
             ref=state.ref,

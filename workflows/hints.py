@@ -50,9 +50,5 @@ Pending = dict[Topic, PendingHint]
 def note_hint(pending: Pending, hint: Hint, now: datetime) -> Pending:
     """Mark a topic: the first source and time are kept, repeats only counted."""
     known = pending.get(hint.topic)
-    fresh = (
-        known.model_copy(update={"count": known.count + 1})
-        if known
-        else PendingHint(source=hint.source, since=now)
-    )
+    fresh = known.model_copy(update={"count": known.count + 1}) if known else PendingHint(source=hint.source, since=now)
     return {**pending, hint.topic: fresh}

@@ -80,9 +80,7 @@ def next_request(state: QueueState) -> Request | None:
     return state.waiting[0] if state.waiting and state.holding is None else None
 
 
-def granted(
-    state: QueueState, request: Request, *, epoch: int, at: datetime, inspect_at: datetime
-) -> QueueState:
+def granted(state: QueueState, request: Request, *, epoch: int, at: datetime, inspect_at: datetime) -> QueueState:
     """Make the first in line the holder."""
     waiting = tuple(known for known in state.waiting if known != request)
     holding = Holding(request=request, epoch=epoch, granted_at=at, inspect_at=inspect_at)

@@ -113,9 +113,7 @@ class TaskState(Frozen):
     @property
     def ref(self) -> TaskRef:
         """Who acts now."""
-        return TaskRef(
-            key=self.key, generation=self.generation, stage=self.stage, round=self.round, step=self.step
-        )
+        return TaskRef(key=self.key, generation=self.generation, stage=self.stage, round=self.round, step=self.step)
 
 
 class TaskInput(Frozen):

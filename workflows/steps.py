@@ -5,7 +5,6 @@ Each function is one round of one stage: it works, asks the gate, and says where
 
 from datetime import timedelta
 
-from workflows.calls import call
 from workflows.contracts import items, pull_requests, workspaces
 from workflows.contracts.gates import Claim
 from workflows.model import GateOutcome, GateResult, ItemState, Stage, TestRun
@@ -29,7 +28,7 @@ async def analysis(run: TaskRun) -> Move:
     ask = Ask(digest=artifact.digest, spec_path=artifact.path, head_sha=published.head_sha)
     run.update(ask=ask)
     run.next_step()
-    await call(
+    await run.call(
         items.ask_decision,
         items.AskDecision(
             ref=state.ref,
@@ -46,11 +45,9 @@ async def analysis(run: TaskRun) -> Move:
     decided = await run.gate(
         lambda: run.question(Gate.SPEC_DECIDED, digest=ask.digest, artifact_path=ask.spec_path), PLANE_QUEUE
     )
-    await call(
+    await run.call(
         items.move_item,
-        items.MoveItem(
-            ref=run.next_step().ref, effect="back-to-work", item=state.item, to=ItemState.IN_PROGRESS
-        ),
+        items.MoveItem(ref=run.next_step().ref, effect="back-to-work", item=state.item, to=ItemState.IN_PROGRESS),
         queue=PLANE_QUEUE,
         summary="move the item back to In Progress",
     )
@@ -63,9 +60,7 @@ async def architecture(run: TaskRun) -> Move:
     if published is None:
         return _again(run, problem)
     path = artifact_path(run.state.key, run.spec) or ""
-    result = await run.gate(
-        lambda: run.question(Gate.DESIGN_PRESENT, artifact_path=path, headings=run.spec.headings)
-    )
+    result = await run.gate(lambda: run.question(Gate.DESIGN_PRESENT, artifact_path=path, headings=run.spec.headings))
     return _by(run, result)
 
 
@@ -76,7 +71,7 @@ async def development(run: TaskRun) -> Move:
     if published is None:
         return _again(run, problem)
     state = run.next_step()
-    pull = await call(
+    pull = await run.call(
         pull_requests.ensure_pull_request,
         pull_requests.EnsurePullRequest(
             ref=state.ref,
@@ -100,7 +95,7 @@ async def review(run: TaskRun) -> Move:
         return _again(run, problem)
     state = run.next_step()
     assert state.pull is not None
-    await call(
+    await run.call(
         pull_requests.post_review,
         pull_requests.PostReview(
             ref=state.ref,
@@ -130,11 +125,9 @@ async def testing(run: TaskRun) -> Move:
 async def run_tests(run: TaskRun, sha: str) -> TestRun:
     """Run the project's tests on a clean checkout of `sha`."""
     state = run.next_step()
-    tests = await call(
+    tests = await run.call(
         workspaces.run_tests,
-        workspaces.RunTests(
-            ref=state.ref, repository=state.project.repository, sha=sha, command=state.policy.test
-        ),
+        workspaces.RunTests(ref=state.ref, repository=state.project.repository, sha=sha, command=state.policy.test),
         queue=host_work_queue(state.host),
         summary=f"tests on {sha[:10]}",
         limit=TEST_LIMIT,
@@ -148,7 +141,7 @@ async def comment(run: TaskRun, agent: AgentRun, *, artifacts: tuple[str, ...] =
     state = run.next_step()
     usage, verdict = agent.usage, agent.verdict
     cost = "cost unknown" if agent.cost_usd is None else f"${agent.cost_usd:.4f} ({agent.cost_source})"
-    await call(
+    await run.call(
         items.post_comment,
         items.PostComment(
             ref=state.ref,
@@ -157,9 +150,7 @@ async def comment(run: TaskRun, agent: AgentRun, *, artifacts: tuple[str, ...] =
             repository=state.project.repository,
             title=f"{state.stage}, round {state.round}: {verdict.outcome if verdict else agent.outcome}",
             body=verdict.summary if verdict else agent.reason,
-            footer=(
-                f"{usage.full_input} tokens in ({usage.cache_read} from cache), {usage.output} out, {cost}"
-            ),
+            footer=(f"{usage.full_input} tokens in ({usage.cache_read} from cache), {usage.output} out, {cost}"),
             artifacts=artifacts,
             sha=state.head_sha or agent.binding.head_sha,
             pull=state.pull.number if state.pull else None,
@@ -181,7 +172,7 @@ async def _author(run: TaskRun) -> tuple[workspaces.Published | None, str]:
         await comment(run, agent)
         return None, f"{verdict.outcome}: {verdict.summary}"
     state = run.next_step()
-    published = await call(
+    published = await run.call(
         workspaces.publish_work,
         workspaces.PublishWork(
             ref=state.ref,
@@ -232,9 +223,7 @@ def _findings(agent: AgentRun) -> str:
     verdict = agent.verdict
     if verdict is None:
         return agent.reason
-    lines = [
-        f"- {found.severity}: {found.file}:{found.line or ''} {found.text}" for found in verdict.findings
-    ]
+    lines = [f"- {found.severity}: {found.file}:{found.line or ''} {found.text}" for found in verdict.findings]
     return "\n".join([verdict.summary, *lines])
 
 

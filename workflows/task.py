@@ -124,6 +124,7 @@ class TaskWorkflow:
         state = TaskState(
             key=self._key,
             generation=beginning.generation,
+            step=beginning.step,
             start_activity=beginning.start_activity,
             item=beginning.item,
             project=beginning.project,
@@ -133,16 +134,14 @@ class TaskWorkflow:
         self._task.state = state
         self._task.say(beginning.reason, source=Source.PLANE)
         policy = await self._policy(repository)
-        host = await call(
-            workspaces.claim_host, workspaces.ClaimHost(ref=state.ref), summary="which host takes it?"
-        )
+        host = await call(workspaces.claim_host, workspaces.ClaimHost(ref=state.ref), summary="which host takes it?")
         self._task.update(policy=policy, host=host.host)
         return None
 
     async def _policy(self, repository: Repository) -> Policy:
         """Pin the policy of the base branch; a missing or broken one waits for a person."""
         while True:
-            reading = await call(
+            reading = await self._task.call(
                 gates.read_policy, gates.ReadPolicy(repository=repository), summary="read .orch/pipeline.toml"
             )
             if reading.policy is not None:
@@ -157,9 +156,7 @@ class TaskWorkflow:
         task.update(outcome=outcome, waiting=None)
         await task.record(announce=f"{state.key} is {outcome}: {state.item.title}")
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return TaskOutcome(
-            key=state.key, outcome=outcome, landed_sha=state.landed_sha, deployed_sha=state.deployed_sha
-        )
+        return TaskOutcome(key=state.key, outcome=outcome, landed_sha=state.landed_sha, deployed_sha=state.deployed_sha)
 
     async def _leave(self, move: Move) -> None:
         """Go where a round led, unless that way has been gone too often: then a person decides."""

@@ -1,12 +1,13 @@
 """One run of a task: what every stage needs: speaking, waiting, gates, agents and leases."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from workflows import names
-from workflows.calls import call
+from workflows.calls import ATTEMPT_LIMIT, Arg, Result, call
 from workflows.contracts import gates, leases, ledger, workspaces
 from workflows.hints import Hint, Pending, Source, note_hint
 from workflows.model import GateOutcome, GateResult, Lease, Waiting, WaitingOn, grace_growth
@@ -132,6 +133,28 @@ class TaskRun:
         pull = f"\n\nPull request: {state.pull.url}" if state.pull else ""
         workflow.set_current_details(f"**{why(state)}**\n\n{lines}{pull}")
 
+    # -- doing ---------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        contract: Callable[[Arg], Awaitable[Result]],
+        arg: Arg,
+        *,
+        summary: str,
+        queue: str = names.SHARED_QUEUE,
+        limit: timedelta = ATTEMPT_LIMIT,
+    ) -> Result:
+        """Run an activity; what is refused for good needs a person, and is tried again when they say so."""
+        while True:
+            try:
+                return await call(contract, arg, summary=summary, queue=queue, limit=limit)
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise
+                await self.ask_human(f"{summary}: {error.cause or error}")
+                # The next attempt starts counting from 1 again: only a new step outranks the old ones.
+                arg = arg.model_copy(update={"ref": self.next_step().ref})
+
     # -- waiting -------------------------------------------------------------------------------------------
 
     def hint(self, hint: Hint) -> None:
@@ -197,16 +220,14 @@ class TaskRun:
 
     # -- gates ---------------------------------------------------------------------------------------------
 
-    async def gate(
-        self, question: Callable[[], gates.GateQuestion], queue: str = names.SHARED_QUEUE
-    ) -> GateResult:
+    async def gate(self, question: Callable[[], gates.GateQuestion], queue: str = names.SHARED_QUEUE) -> GateResult:
         """Ask a gate until it is green or red, waiting in between; hints only make it ask sooner."""
         looks, source, reason, since = 0, Source.WORKFLOW, "", workflow.now()
         while True:
             await self.take_acts()
             self.pending.clear()
             asked = question()
-            result = await call(gates.evaluate_gate, asked, queue=queue, summary=f"gate: {asked.gate}")
+            result = await self.call(gates.evaluate_gate, asked, queue=queue, summary=f"gate: {asked.gate}")
             if result.outcome in {GateOutcome.GREEN, GateOutcome.RED}:
                 self.update(waiting=None)
                 self.say(f"{asked.gate}: {result.outcome}, {result.reason}", sha=result.sha, source=source)
@@ -246,11 +267,9 @@ class TaskRun:
     async def prepare(self) -> workspaces.Workspace:
         """A fresh clone of the task branch for this round."""
         state = self.next_step()
-        return await call(
+        return await self.call(
             workspaces.prepare_workspace,
-            workspaces.PrepareWorkspace(
-                ref=state.ref, repository=state.project.repository, branch=state.branch
-            ),
+            workspaces.PrepareWorkspace(ref=state.ref, repository=state.project.repository, branch=state.branch),
             queue=names.host_work_queue(state.host),
             summary=f"clone {state.branch}",
             limit=timedelta(minutes=15),
@@ -264,7 +283,7 @@ class TaskRun:
         binding = Binding(ref=state.ref, head_sha=workspace.head_sha, nonce=workflow.uuid4().hex)
         self.say(f"{spec.role} works", sha=workspace.head_sha)
         await self.record()
-        run = await call(
+        run = await self.call(
             workspaces.run_agent,
             workspaces.RunAgent(
                 ref=state.ref,
@@ -321,7 +340,7 @@ class TaskRun:
         since = workflow.now()
         while self._granted is None:
             # Asked again at every look: the queue ignores repeats, and a lost request heals.
-            await call(leases.request_lease, request, summary=f"queue for the {kind} lease")
+            await self.call(leases.request_lease, request, summary=f"queue for the {kind} lease")
             if self._granted is None:
                 await self._await_grant(kind, since)
         lease, self._granted, self._wanted = self._granted, None, 0
@@ -352,7 +371,7 @@ class TaskRun:
             await self._give_back(self._unwanted.pop())
 
     async def _give_back(self, lease: Lease) -> None:
-        await call(
+        await self.call(
             leases.release_lease,
             leases.ReleaseLease(ref=self.state.ref, lease=lease),
             summary=f"release epoch {lease.epoch} of {lease.queue}",

@@ -210,9 +210,7 @@ class GiteaClient:
     ) -> Response:
         return await self._http.request(method, f"{self._root}/{path}", params=params, json=json)
 
-    async def _find(
-        self, model: type[_M], path: str, params: Mapping[str, str | int] | None = None
-    ) -> _M | None:
+    async def _find(self, model: type[_M], path: str, params: Mapping[str, str | int] | None = None) -> _M | None:
         try:
             answer = await self._call("GET", path, params=params)
         except NotFound:
@@ -225,16 +223,12 @@ class GiteaClient:
             yield await self._call("GET", path, params={**params, "page": page, "limit": PAGE_SIZE})
         raise Unavailable(f"gitea GET {path}: more than {MAX_PAGES} pages")
 
-    async def _all(
-        self, model: type[_M], path: str, params: Mapping[str, str | int] | None = None
-    ) -> tuple[_M, ...]:
+    async def _all(self, model: type[_M], path: str, params: Mapping[str, str | int] | None = None) -> tuple[_M, ...]:
         rows: list[_M] = []
         async for answer in self._pages(path, params or {}):
             found = answer.models(model)
             rows.extend(found)
-            total = next(
-                (value for name, value in answer.headers.items() if name.lower() == "x-total-count"), ""
-            )
+            total = next((value for name, value in answer.headers.items() if name.lower() == "x-total-count"), "")
             if not found or (total.isdigit() and len(rows) >= int(total)):
                 break
         return tuple(rows)

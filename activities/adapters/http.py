@@ -79,9 +79,7 @@ class Response:
         try:
             return adapter.validate_python(data)
         except ValidationError as error:
-            fields = ", ".join(
-                ".".join(str(part) for part in item["loc"]) or "body" for item in error.errors()[:5]
-            )
+            fields = ", ".join(".".join(str(part) for part in item["loc"]) or "body" for item in error.errors()[:5])
         raise self._useless(f"the body has another shape ({fields})")
 
     def _useless(self, why: str) -> Unavailable:
@@ -136,9 +134,7 @@ class HttpClient:
                 body = await self._read(answer)
                 if body is not None:
                     return Response(answer.status, dict(answer.headers), body, label, method)
-                failure = Unavailable(
-                    f"{label}: the answer is larger than {self._max_bytes} bytes", ambiguous=writes
-                )
+                failure = Unavailable(f"{label}: the answer is larger than {self._max_bytes} bytes", ambiguous=writes)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             failure = Unavailable(f"{label}: cannot connect ({type(error).__name__})")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:

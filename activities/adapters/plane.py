@@ -68,9 +68,7 @@ class PlaneClient:
     async def create_state(self, project_id: str, name: str, group: str, color: str) -> State:
         """Add a state to a project's board."""
         body = {"name": name, "group": group, "color": color}
-        return (await self._http.request("POST", f"{self._project(project_id)}/states/", json=body)).model(
-            State
-        )
+        return (await self._http.request("POST", f"{self._project(project_id)}/states/", json=body)).model(State)
 
     async def list_labels(self, project_id: str) -> tuple[Label, ...]:
         """The labels of a project; items name them by id only."""
@@ -93,9 +91,7 @@ class PlaneClient:
         self._items_known = True
         return answer.model(Item)
 
-    async def find_item(
-        self, project_id: str, external_id: str, external_source: str = EXTERNAL_SOURCE
-    ) -> Item | None:
+    async def find_item(self, project_id: str, external_id: str, external_source: str = EXTERNAL_SOURCE) -> Item | None:
         """The item that carries this external pair, or None."""
         params = {"external_id": external_id, "external_source": external_source}
         try:
@@ -118,9 +114,7 @@ class PlaneClient:
         params = {"order_by": "-updated_at", "fields": ROW_FIELDS}
         async for answer, page in self._pages("", params, project_id=project_id, per_page=per_page):
             rows = answer.models(ItemRow, page.results)
-            fresh = tuple(
-                row for row in rows if row.id not in seen and (since is None or row.updated_at >= since)
-            )
+            fresh = tuple(row for row in rows if row.id not in seen and (since is None or row.updated_at >= since))
             seen.update(row.id for row in fresh)
             if fresh:
                 yield fresh
@@ -129,9 +123,7 @@ class PlaneClient:
 
     async def patch_item_state(self, project_id: str, item_id: str, state_id: str) -> Item:
         """Move an item. Writing the state it is in already makes no activity and no webhook."""
-        return (await self._item("PATCH", project_id, f"{_q(item_id)}/", json={"state": state_id})).model(
-            Item
-        )
+        return (await self._item("PATCH", project_id, f"{_q(item_id)}/", json={"state": state_id})).model(Item)
 
     async def list_activities(self, project_id: str, item_id: str) -> tuple[Activity, ...]:
         """An item's whole history, oldest first. It lags behind the item: a missing line may still come."""
@@ -168,9 +160,7 @@ class PlaneClient:
 
     async def get_comment(self, project_id: str, item_id: str, comment_id: str) -> Comment:
         """One comment."""
-        return (await self._item("GET", project_id, f"{_q(item_id)}/comments/{_q(comment_id)}/")).model(
-            Comment
-        )
+        return (await self._item("GET", project_id, f"{_q(item_id)}/comments/{_q(comment_id)}/")).model(Comment)
 
     async def find_comment(
         self, project_id: str, item_id: str, external_id: str, external_source: str = EXTERNAL_SOURCE
@@ -196,9 +186,7 @@ class PlaneClient:
         """
         body = {"comment_html": comment_html, "external_id": external_id, "external_source": external_source}
         try:
-            return (await self._item("POST", project_id, f"{_q(item_id)}/comments/", json=body)).model(
-                Comment
-            )
+            return (await self._item("POST", project_id, f"{_q(item_id)}/comments/", json=body)).model(Comment)
         except Conflict as conflict:
             existing = conflict.body.get("id") if isinstance(conflict.body, dict) else None
             if not isinstance(existing, str):
@@ -208,14 +196,10 @@ class PlaneClient:
             except NotFound:
                 raise conflict from None
 
-    async def update_comment(
-        self, project_id: str, item_id: str, comment_id: str, comment_html: str
-    ) -> Comment:
+    async def update_comment(self, project_id: str, item_id: str, comment_id: str, comment_html: str) -> Comment:
         """Replace a comment's text."""
         path = f"{_q(item_id)}/comments/{_q(comment_id)}/"
-        return (await self._item("PATCH", project_id, path, json={"comment_html": comment_html})).model(
-            Comment
-        )
+        return (await self._item("PATCH", project_id, path, json={"comment_html": comment_html})).model(Comment)
 
     async def create_link(self, project_id: str, item_id: str, url: str, title: str) -> bool:
         """Attach a link; False if the item carried this URL already."""
@@ -245,9 +229,7 @@ class PlaneClient:
         """
         base = self._project(project_id)
         try:
-            answer = await self._http.request(
-                method, f"{base}/{self._items}/{rest}", params=params, json=json
-            )
+            answer = await self._http.request(method, f"{base}/{self._items}/{rest}", params=params, json=json)
         except NotFound:
             if self._items_known or await self._has_route(base, _NEW):
                 self._items_known = True

@@ -54,9 +54,7 @@ class Button:
 
     def as_json(self) -> dict[str, str]:
         """The button as the API wants it."""
-        return {"text": self.text} | (
-            {"url": self.url} if self.url else {"callback_data": self.callback_data}
-        )
+        return {"text": self.text} | ({"url": self.url} if self.url else {"callback_data": self.callback_data})
 
 
 class TelegramClient:
@@ -118,9 +116,7 @@ class TelegramClient:
         try:
             result = await self._text_call("sendMessage", body, parse_mode, buttons)
         except ChatMigrated as moved:
-            result = await self._text_call(
-                "sendMessage", body | {"chat_id": moved.chat_id}, parse_mode, buttons
-            )
+            result = await self._text_call("sendMessage", body | {"chat_id": moved.chat_id}, parse_mode, buttons)
         chat = result.get("chat")
         return SentMessage(_int(chat if isinstance(chat, dict) else {}, "id"), _int(result, "message_id"))
 
@@ -174,9 +170,7 @@ class TelegramClient:
         answer = await self._http.send("POST", method, json=body)
         data = parse_body(answer.body)
         if not isinstance(data, dict) or "ok" not in data:
-            raise Unavailable(
-                f"{answer.label}: {answer.status}, not an answer of the Bot API", ambiguous=True
-            )
+            raise Unavailable(f"{answer.label}: {answer.status}, not an answer of the Bot API", ambiguous=True)
         if data["ok"] is not True:
             raise _error(answer, data)
         result = data.get("result")

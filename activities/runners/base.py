@@ -1,6 +1,6 @@
 """What a runner is: it builds a command and reads what came of it. Supervision is activities/agents.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -33,7 +33,7 @@ class Reading:
     """Why the run failed, or empty if it ran to its end."""
     verdict: str | None = None
     """The verdict's JSON where the runner returns one itself; else it is read from the verdict file."""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = None
     cost_source: Literal["reported", "computed", "unknown"] = "unknown"
 

@@ -67,8 +67,8 @@ class Isolation:
         words = [self._bwrap, "--unshare-all", "--die-with-parent", "--proc", "/proc", "--dev", "/dev"]
         words += ["--share-net"] if network else []
         words += ["--tmpfs", "/tmp"]  # noqa: S108 - its own, not the host's
-        for path in (*SYSTEM, sys.prefix, sys.base_prefix, str(_source())):
-            words += ["--ro-bind-try", path, path]
+        for shown in (*SYSTEM, sys.prefix, sys.base_prefix, str(_source())):
+            words += ["--ro-bind-try", shown, shown]
         for path in (workspace, *writable):
             words += ["--bind", str(path), str(path)]
         return [*words, "--chdir", str(workspace), "--"]

@@ -28,9 +28,7 @@ def main() -> int:
     player = Player(arguments)
     for step in steps:
         player.play(step)
-    sys.stdout.write(
-        json.dumps({"type": "result", "usage": player.usage, "total_cost_usd": player.cost}) + "\n"
-    )
+    sys.stdout.write(json.dumps({"type": "result", "usage": player.usage, "total_cost_usd": player.cost}) + "\n")
     return 0
 
 

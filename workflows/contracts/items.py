@@ -36,6 +36,8 @@ class Beginning(Frozen):
     start: Start
     reason: str
     generation: int = 0
+    step: int = 0
+    """The last step of a run of this generation that ended without closing it, for instance by `terminate`."""
     start_activity: str = ""
     item: Item | None = None
     project: ProjectFacts | None = None

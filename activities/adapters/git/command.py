@@ -69,9 +69,7 @@ _FAILURES: tuple[tuple[re.Pattern[str], GitErrorKind], ...] = (
     ),
 )
 _UNAUTHORIZED = re.compile(r"Authentication failed|could not read Username|returned error: (401|403)")
-_NOT_FOUND = re.compile(
-    r"[Rr]epository .*not found|returned error: 404|does not appear to be a git repository"
-)
+_NOT_FOUND = re.compile(r"[Rr]epository .*not found|returned error: 404|does not appear to be a git repository")
 _UNREACHABLE = re.compile(
     r"Could not resolve|Failed to connect|Connection (refused|reset|timed out)|timed out|RPC failed|early EOF"
     r"|unable to access|remote end hung up|returned error: 5\d\d|Empty reply|too slow"
@@ -177,9 +175,7 @@ async def git(
     return Output(result.exit_code, result.stdout, said)
 
 
-def environment(
-    transport: str, auth: GitAuth | None = None, extra: Sequence[tuple[str, str]] = ()
-) -> dict[str, str]:
+def environment(transport: str, auth: GitAuth | None = None, extra: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
     """The whole environment of a git command: nothing inherited, no user configuration, no prompts."""
     secret = auth.config() if auth is not None and transport != "file" else ()
     config = (*HARDENED, *extra, *secret)

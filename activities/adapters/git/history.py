@@ -140,9 +140,7 @@ class History:
         """How much `head` changed."""
         lines = (await self._diff(base, head, "--numstat", "-z", "--no-renames")).fields()
         counts = [line.split("\t")[:2] for line in lines]
-        added, removed = (
-            sum(int(pair[column]) for pair in counts if pair[column].isdigit()) for column in (0, 1)
-        )
+        added, removed = (sum(int(pair[column]) for pair in counts if pair[column].isdigit()) for column in (0, 1))
         return DiffStat(len(lines), added, removed)
 
     async def patch_id(self, base: str, head: str) -> str:

@@ -124,9 +124,7 @@ def _read(root: Path, parts: list[str], max_bytes: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise GitError(
-            f"{'/'.join(parts)} in the clone is not plain: {error.strerror}", kind="unsafe"
-        ) from None
+        raise GitError(f"{'/'.join(parts)} in the clone is not plain: {error.strerror}", kind="unsafe") from None
     finally:
         os.close(directory)
     with os.fdopen(file, "rb") as stream:

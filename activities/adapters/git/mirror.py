@@ -158,9 +158,7 @@ class Mirror(History):
             return StaleHead(actual)
         if line is None:
             raise remote_failure(GitError(f"git push: {result.stderr.strip()[:300]}"), ambiguous=True)
-        remote = " ".join(
-            text[7:].strip() for text in result.stderr.splitlines() if text.startswith("remote:")
-        )
+        remote = " ".join(text[7:].strip() for text in result.stderr.splitlines() if text.startswith("remote:"))
         return Refused(f"{line.rsplit(chr(9), 1)[-1]} {remote}".strip()[:500])
 
     def refusal(self, branch: str) -> str | None:

@@ -42,8 +42,13 @@ class Fences:
         Raises:
             StaleAttempt: a newer one has begun.
         """
-        current = await self._pool.fetchrow(
-            "SELECT generation, step, attempt FROM fences WHERE task = $1", task
-        )
+        current = await self._pool.fetchrow("SELECT generation, step, attempt FROM fences WHERE task = $1", task)
         if current is None or tuple(current) != (generation, step, attempt):
             raise StaleAttempt(f"{task}: g{generation} step {step}.{attempt} is no longer the newest attempt")
+
+    async def last_step(self, task: str, generation: int) -> int:
+        """The newest step of a generation, 0 before the first: a run that begins again goes on from there."""
+        step = await self._pool.fetchval(
+            "SELECT step FROM fences WHERE task = $1 AND generation = $2", task, generation
+        )
+        return int(step or 0)

@@ -61,9 +61,7 @@ class Landings:
 
     async def close_lease(self, queue: str, epoch: int) -> None:
         """Mark an epoch released; an older epoch changes nothing."""
-        await self._pool.execute(
-            "UPDATE leases SET released_at = now() WHERE queue = $1 AND epoch = $2", queue, epoch
-        )
+        await self._pool.execute("UPDATE leases SET released_at = now() WHERE queue = $1 AND epoch = $2", queue, epoch)
 
     async def holds(self, queue: str, epoch: int) -> bool:
         """Whether an epoch is the queue's current one and not released."""
@@ -97,9 +95,7 @@ class Landings:
         assert row is not None
         return LandingRow(**row)
 
-    async def settle_landing(
-        self, repo: str, candidate: str, epoch: int, *, status: str, reason: str = ""
-    ) -> None:
+    async def settle_landing(self, repo: str, candidate: str, epoch: int, *, status: str, reason: str = "") -> None:
         """Record that a landing was read back (`landed`) or did not happen (`abandoned`)."""
         await self._pool.execute(
             """
