@@ -8,7 +8,7 @@ SERVERS = ("plane", "gitea", "telegram", "production")
 
 
 class SandboxConfig(BaseModel):
-    """One JSON file. Only `home` is required; a port of 0 means: the port of the last run, else any free one."""
+    """One JSON file. Only `home` is required; port 0 means the port of the last run, else any free one."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Steerable trouble: webhooks that get lost, doubled, late or out of order, and answers that lie about what happened.
+"""Steerable trouble: webhooks get lost, doubled, late or out of order, and answers lie about what happened.
 
 Faults live in memory only: a restarted sandbox is a healthy one.
 """

@@ -97,7 +97,8 @@ class Dispatcher:
             now = time.time()
             delivery = Delivery(
                 id=str(uuid.uuid4()), hook=hook, url=url, event=event, payload=payload, created_at=now,
-                due_at=now + delay + self.faults.lateness(event), state="queued" if copy < copies else "dropped",
+                due_at=now + delay + self.faults.lateness(event),
+                state="queued" if copy < copies else "dropped",
             )  # fmt: skip
             self.log.put(delivery)
             if delivery.state == "queued":

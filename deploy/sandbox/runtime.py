@@ -115,7 +115,7 @@ class Sandbox:
         self._write_state()
 
     def _take_port(self, name: str) -> socket.socket:
-        """The configured port; for 0 the one of the last run if it is free, so that stored links still work."""
+        """The configured port; for 0 the last run's if it is free, so that stored links still work."""
         configured = self.config.port(name)
         try:
             return socket.create_server((self.config.host, configured or self._last_port(name)))

@@ -1,6 +1,7 @@
 """Everything the sandbox remembers: one SQLite file, read into memory at start and written through.
 
-The servers are one process with one event loop, so memory is the truth while it runs and the file is the truth
+The servers are one process with one event loop,
+so memory is the truth while it runs and the file is the truth
 after a kill. WAL with `synchronous=NORMAL` survives `kill -9`; only a power cut can lose the last writes.
 """
 
@@ -47,7 +48,8 @@ class Store:
     def next(self, counter: str) -> int:
         """The next number of a named counter, from 1, never given twice."""
         row = self._db.execute(
-            "INSERT INTO counters VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
+            "INSERT INTO counters VALUES (?, 1)"
+            " ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
             (counter,),
         ).fetchone()
         return int(row[0])
@@ -60,7 +62,8 @@ class Store:
     def write(self, kind: str, record_id: str, body: str) -> None:
         """Insert or replace one body; its place in the order stays."""
         self._db.execute(
-            "INSERT INTO records (kind, id, body) VALUES (?, ?, ?) ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
+            "INSERT INTO records (kind, id, body) VALUES (?, ?, ?)"
+            " ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
             (kind, record_id, body),
         )
 

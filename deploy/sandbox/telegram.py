@@ -1,4 +1,4 @@
-"""Telegram's Bot API as far as an alerting bot needs it (contract: telegram.md). Messages are kept, nobody reads them."""
+"""Telegram's Bot API as far as an alerting bot needs it (contract: telegram.md)."""
 
 import asyncio
 import time
@@ -196,8 +196,7 @@ class TelegramServer:
             raise bad_request("message to edit not found")
         text = plain_text(str(body.get("text", "")), body.get("parse_mode"))
         if (text, body.get("reply_markup")) == (message.text, message.reply_markup):
-            raise bad_request("message is not modified: specified new message content and reply markup are exactly "
-                              "the same as a current content and reply markup of the message")  # fmt: skip
+            raise bad_request("message is not modified: the new content is the same as the current one")
         message.text, message.reply_markup, message.edit_date = (
             text,
             body.get("reply_markup"),

@@ -48,8 +48,8 @@ async def json_body(request: web.Request, refuse: Callable[[str], RefusalError])
 async def control_body(request: web.Request, shape: type[Shape]) -> Shape:
     """A control request, validated.
 
-    The exact content type is required because a page in a browser cannot send it to another origin without asking
-    first, and the control API has no other lock.
+    The exact content type is required because a page in a browser cannot send it to another origin without
+    asking first, and the control API has no other lock.
     """
     if request.content_type != "application/json":
         raise RefusalError(415, {"error": "send Content-Type: application/json"})
@@ -77,7 +77,7 @@ class Markup(str):
 
 
 def element(tag: str, *children: str, href: str | None = None) -> Markup:
-    """One HTML element; children that are not Markup are escaped, links other than http(s) and paths are not made."""
+    """One HTML element; children that are not Markup are escaped; only http(s) links and paths are made."""
     inside = "".join(child if isinstance(child, Markup) else html.escape(child) for child in children)
     link = f' href="{html.escape(href)}"' if href and href.startswith(("http://", "https://", "/")) else ""
     return Markup(f"<{tag}{link}>{inside}</{tag}>")

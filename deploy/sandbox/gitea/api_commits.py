@@ -49,8 +49,9 @@ class CommitsApi(Access):
         if body.get("state") not in STATES:
             raise self.service.refuse(422, f"unknown state {body.get('state')}")
         status = await self.service.create_status(
-            repository, request.match_info["ref"], body["state"], body.get("context") or "default",
-            body.get("description") or "", body.get("target_url") or "", request[USER].id,
+            repository, request.match_info["ref"], body["state"], context=body.get("context") or "default",
+            description=body.get("description") or "", target_url=body.get("target_url") or "",
+            by=request[USER].id,
         )  # fmt: skip
         return web.json_response(self.shapes.status(status), status=201)
 
@@ -67,7 +68,7 @@ class CommitsApi(Access):
         return web.json_response([self.shapes.status(row) for row in shown], headers=headers)
 
     async def combined(self, request: web.Request) -> web.Response:
-        """The newest status of each context. Both `state` and `total_count` tell of this page only, as in Gitea."""
+        """The newest status of each context; `state` and `total_count` tell of this page only."""
         repository = self.repository(request)
         commit = await self.service.commit(repository, request.match_info["ref"])
         shown, headers = cut(request, self.service.statuses(repository, commit.sha))
@@ -75,7 +76,8 @@ class CommitsApi(Access):
         body: Json = {
             "state": protection.combined(shown), "sha": commit.sha, "total_count": len(shown),
             "statuses": [self.shapes.status(row) for row in shown] or None,
-            "repository": self.shapes.repository(repository, "admin"), "commit_url": link, "url": f"{link}/status",
+            "repository": self.shapes.repository(repository, "admin"), "commit_url": link,
+            "url": f"{link}/status",
         }  # fmt: skip
         return web.json_response(body, headers=headers)
 
@@ -171,7 +173,8 @@ class CommitsApi(Access):
         conclusion = {"conclusion": run.conclusion} if run.conclusion else {}
         job = {
             "id": run.job_number, "url": self.shapes.api(repository.id, f"/actions/jobs/{run.job_number}"),
-            "html_url": self.shapes.url(repository.id, f"{place}/jobs/{run.job_number}"), "run_id": run.number,
+            "html_url": self.shapes.url(repository.id, f"{place}/jobs/{run.job_number}"),
+            "run_id": run.number,
             "run_url": self.shapes.api(repository.id, place), "name": "test", "labels": ["sandbox"],
             "run_attempt": run.attempt, "head_sha": run.sha, "head_branch": run.branch, "status": run.status,
             **conclusion, "runner_id": 1, "runner_name": "sandbox", "steps": [],

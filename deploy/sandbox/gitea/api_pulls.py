@@ -52,15 +52,19 @@ class PullsApi(Access):
         if request.query.get("sort") == "recentupdate":
             rows.sort(key=lambda row: row.updated_at, reverse=True)
         shown, headers = cut(request, rows)
-        body = [self.shapes.pull(row, repository, await self.service.view(row, repository, fresh=False), listed=True)
-                for row in shown]  # fmt: skip
+        body = [
+            self.shapes.pull(
+                row, repository, await self.service.view(row, repository, fresh=False), listed=True
+            )
+            for row in shown
+        ]
         return web.json_response(body, headers=headers)
 
     async def create(self, request: web.Request) -> web.Response:
         """A new pull request."""
         repository, body = self.repository(request, "write"), await self.body(request)
-        names = [str(body.get(key) or "") for key in ("head", "base", "title", "body")]
-        pull = await self.service.open_pull(repository, request[USER], *names)
+        fields = {key: str(body.get(key) or "") for key in ("head", "base", "title", "body")}
+        pull = await self.service.open_pull(repository, request[USER], **fields)
         return web.json_response(await self._shown(pull, repository), status=201)
 
     async def get(self, request: web.Request) -> web.Response:
@@ -91,9 +95,8 @@ class PullsApi(Access):
             pull.updated_at = time.time()
             self.tables.pulls.put(pull)
             view, extra = await self.service.view(pull, repository), {"changes": changed}
-            self.service.emitter.pull(
-                "pull_request", "edited", pull, repository, view, request[USER].id, extra=extra
-            )
+            subject = (pull, repository, view)
+            self.service.emitter.pull("pull_request", "edited", subject, request[USER].id, extra=extra)
         if body.get("state") in {"open", "closed"}:
             await self.service.set_state(pull, repository, body["state"], request[USER].id)
         return web.json_response(await self._shown(pull, repository), status=201)
@@ -159,8 +162,13 @@ class PullsApi(Access):
             pull.requested_reviewers = list(dict.fromkeys([*pull.requested_reviewers, login]))
             self.tables.pulls.put(pull)
             view = await self.service.view(pull, repository)
-            self.service.emitter.pull("pull_request_review_request", "review_requested", pull, repository, view,
-                                      request[USER].id, reviewer=login)  # fmt: skip
+            self.service.emitter.pull(
+                "pull_request_review_request",
+                "review_requested",
+                (pull, repository, view),
+                request[USER].id,
+                reviewer=login,
+            )
         return web.json_response([], status=201)
 
     async def comments(self, request: web.Request) -> web.Response:
@@ -198,7 +206,7 @@ class PullsApi(Access):
         self, action: str, comment: Comment, pull: Pull, repository: Repository, user: User
     ) -> None:
         view = await self.service.view(pull, repository)
-        self.service.emitter.comment(action, comment, pull, repository, view, user.id)
+        self.service.emitter.comment(action, comment, (pull, repository, view), user.id)
 
     async def _shown(self, pull: Pull, repository: Repository) -> Json:
         return self.shapes.pull(pull, repository, await self.service.view(pull, repository))
@@ -231,12 +239,15 @@ async def create_review(
         raise service.refuse(422, f"{verb} your own pull is not allowed")
     view, number = await service.view(pull, repository), service.store.next("gitea.review")
     review = Review(
-        id=str(number), number=number, pull=pull.id, user=user.id, state=event, body=str(body.get("body") or ""),
+        id=str(number), number=number, pull=pull.id, user=user.id, state=event,
+        body=str(body.get("body") or ""),
         commit_id=body.get("commit_id") or view.head_sha, official=service.level(repository, user) != "read",
         comments=body.get("comments") or [], submitted_at=time.time(),
     )  # fmt: skip
     service.tables.reviews.put(review)
     if kind := REVIEW_EVENTS.get(event):
         told = {"type": kind, "content": review.body}
-        service.emitter.pull(kind, "reviewed", pull, repository, view, user.id, reviewer=user.id, review=told)
+        service.emitter.pull(
+            kind, "reviewed", (pull, repository, view), user.id, reviewer=user.id, review=told
+        )
     return review

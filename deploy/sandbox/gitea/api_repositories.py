@@ -125,8 +125,14 @@ class RepositoriesApi(Access):
         if self.tables.protections.get(rule_id):
             raise self.service.refuse(403, "Branch protection already exist")
         now = time.time()
-        rule = Protection(id=rule_id, repository=repository.id, rule_name=name, created_at=now, updated_at=now,
-                          settings={**protection.DEFAULTS, **_settings(body)})  # fmt: skip
+        rule = Protection(
+            id=rule_id,
+            repository=repository.id,
+            rule_name=name,
+            created_at=now,
+            updated_at=now,
+            settings={**protection.DEFAULTS, **_settings(body)},
+        )
         return web.json_response(self.shapes.protection(self.tables.protections.put(rule)), status=201)
 
     async def edit_protection(self, request: web.Request) -> web.Response:
@@ -158,10 +164,12 @@ class RepositoriesApi(Access):
             raise self.service.refuse(422, "Missing config option: url or content_type")
         number, now = self.service.store.next("gitea.hook"), time.time()
         hook = Hook(
-            id=str(number), number=number, repository=repository.id, name=body.get("name") or "", url=config["url"],
+            id=str(number), number=number, repository=repository.id, name=body.get("name") or "",
+            url=config["url"],
             secret=config.get("secret") or "", content_type=config["content_type"],
             events=subscribed(body.get("events") or []), branch_filter=body.get("branch_filter") or "",
-            authorization_header=body.get("authorization_header") or "", active=bool(body.get("active", False)),
+            authorization_header=body.get("authorization_header") or "",
+            active=bool(body.get("active", False)),
             created_at=now, updated_at=now,
         )  # fmt: skip
         return web.json_response(self.shapes.hook(self.tables.hooks.put(hook)), status=201)

@@ -56,7 +56,8 @@ class Ci:
             return
         number = self._service.store.next("gitea.run")
         run = Run(
-            id=str(number), number=number, job_number=self._service.store.next("gitea.job"), sha=sha, branch=branch,
+            id=str(number), number=number, job_number=self._service.store.next("gitea.job"), sha=sha,
+            branch=branch,
             index=self._service.store.next(f"gitea.run.{repository.id}"), repository=repository.id, actor=by,
             created_at=time.time(),
         )  # fmt: skip
@@ -71,7 +72,7 @@ class Ci:
         return True
 
     def cancel(self, run: Run) -> None:
-        """Cancel a run: Gitea reports that as a failure, told apart by the description and the run's conclusion."""
+        """Cancel a run: a failure in Gitea, told apart by the description and the run's conclusion."""
         if task := self._tasks.get(run.id):
             self._cancelled.add(run.id)
             task.cancel()
@@ -121,10 +122,10 @@ class Ci:
     async def _report(self, run: Run, state: str, description: str) -> None:
         repository = self._repository(run)
         page = f"/{run.repository}/actions/runs/{run.number}/jobs/{run.job_number}"
-        context = repository.ci_context
         await self._service.create_status(
-            repository, run.sha, state, context, description, page, ACTIONS_USER.id
-        )
+            repository, run.sha, state, context=repository.ci_context, description=description,
+            target_url=page, by=ACTIONS_USER.id,
+        )  # fmt: skip
 
     async def _execute(self, run: Run) -> bool:
         repository = self._repository(run)

@@ -86,8 +86,11 @@ class GiteaControl:
         """Bring the server to what is asked; answer where the repositories are."""
         seed = await control_body(request, GiteaSeed)
         await self._seeder.apply(seed)
-        named = [repository for wanted in seed.repositories
-                 if (repository := self._tables.repositories.get(f"{wanted.owner}/{wanted.name}"))]  # fmt: skip
+        named = [
+            repository
+            for wanted in seed.repositories
+            if (repository := self._tables.repositories.get(f"{wanted.owner}/{wanted.name}"))
+        ]
         shown = {row.id: {"id": row.number, "bare_path": str(self._service.path(row)),
                           "branches": await self._service.git(row).branches()} for row in named}  # fmt: skip
         users = {row.id: row.number for row in self._tables.users.all()}

@@ -1,4 +1,4 @@
-"""Real git on a bare repository, without a working tree. Needs git 2.38 or newer (`merge-tree --write-tree`)."""
+"""Real git on a bare repository, without a working tree. `merge-tree --write-tree` needs git 2.38."""
 
 import asyncio
 import os
@@ -120,7 +120,8 @@ class GitRepository:
         """Commits newest first, with their changed files (a merge against its first parent)."""
         count = [f"--max-count={limit}"] if limit is not None else []
         text = await self.run(
-            "log", *count, f"--format={_FORMAT}", "--name-status", "--no-renames", "--diff-merges=first-parent", "-z",
+            "log", *count, f"--format={_FORMAT}", "--name-status", "--no-renames",
+            "--diff-merges=first-parent", "-z",
             *revisions, "--",
         )  # fmt: skip
         return [_parse(chunk) for chunk in text.split("\x1e")[1:]]

@@ -91,7 +91,8 @@ class GitHttp:
         path = self._service.path(repository)
         closed = protection.closed_patterns(self._service.tables, repository.id, user)
         env = {
-            **environment(), "GIT_PROJECT_ROOT": str(path), "PATH_INFO": f"/{action}", "GIT_HTTP_EXPORT_ALL": "1",
+            **environment(), "GIT_PROJECT_ROOT": str(path), "PATH_INFO": f"/{action}",
+            "GIT_HTTP_EXPORT_ALL": "1",
             "REQUEST_METHOD": request.method, "QUERY_STRING": request.query_string, "REMOTE_USER": user.id,
             "CONTENT_TYPE": request.headers.get("Content-Type", ""), "CONTENT_LENGTH": str(len(body)),
             "REMOTE_ADDR": request.remote or "", "GIT_PROTOCOL": request.headers.get("Git-Protocol", ""),

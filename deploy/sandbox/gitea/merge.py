@@ -1,11 +1,11 @@
-"""Merging a pull request: every refusal the contract names, then real git (gitea.md section 3, payloads rest_merge_*)."""
+"""Merging a pull request: every refusal of the contract (gitea.md section 3), then real git."""
 
 import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from deploy.sandbox.gitea import protection
 from deploy.sandbox.gitea.git import GitError, GitRepository, Person
@@ -25,7 +25,6 @@ class MergeForm(BaseModel):
     delete_branch_after_merge: bool = False
     force_merge: bool = False
     merge_when_checks_succeed: bool = False
-    merge_commit_id: str = Field(default="", alias="MergeCommitID")
 
 
 class ConflictError(Exception):
@@ -42,11 +41,15 @@ async def merge(
         view = await service.view(pull, repository)
         _check_state(service, pull, view)
         _check_style(service, repository, form.Do)
-        await _check_protection(service, repository, pull, user, form, git, view)
+        _check_rights(service, repository, pull, user)
+        behind = not await git.is_ancestor(view.base_sha, view.head_sha)
+        _check_protection(
+            service, repository, pull, overrule=form.force_merge and user.is_admin, behind=behind
+        )
         if form.head_commit_id and form.head_commit_id != view.head_sha:
             raise service.refuse(409, "head out of date")
         try:
-            tip = await _Merger(git, pull, user, form, view).tip()
+            tip = await _Merger(git, pull, user, form, view).tip(behind=behind)
         except ConflictError as conflict:
             body = {"Style": form.Do, "StdOut": str(conflict), "StdErr": "", "Err": {}}
             raise RefusalError(409, body) from conflict
@@ -85,29 +88,24 @@ def _check_style(service: GiteaService, repository: Repository, style: str) -> N
         raise service.refuse(405, f"{style} is not allowed an allowed merge style for this repository")
 
 
-async def _check_protection(
-    service: GiteaService,
-    repository: Repository,
-    pull: Pull,
-    user: User,
-    form: MergeForm,
-    git: GitRepository,
-    view: PullView,
-) -> None:
-    if service.level(repository, user) == "read":
-        raise service.refuse(405, "User not allowed to merge PR")
+def _check_rights(service: GiteaService, repository: Repository, pull: Pull, user: User) -> None:
     rule = protection.rule_for(service.tables, repository.id, pull.base)
-    if rule is None:
-        return
-    if rule.settings["enable_merge_whitelist"]:
+    allowed = service.level(repository, user) != "read"
+    if rule and rule.settings["enable_merge_whitelist"]:
         names = rule.settings["merge_whitelist_usernames"]
-        if not isinstance(names, list) or user.id not in names:
-            raise service.refuse(405, "User not allowed to merge PR")
-    statuses = service.statuses(repository, view.head_sha)
-    behind = not await git.is_ancestor(view.base_sha, view.head_sha)
-    objection = protection.objections(rule, pull, service.tables.reviews.of(pull.id), statuses, behind=behind)
-    overruled = form.force_merge and user.is_admin and not rule.settings["block_admin_merge_override"]
-    if objection and not overruled:
+        allowed = allowed and isinstance(names, list) and user.id in names
+    if not allowed:
+        raise service.refuse(405, "User not allowed to merge PR")
+
+
+def _check_protection(
+    service: GiteaService, repository: Repository, pull: Pull, *, overrule: bool, behind: bool
+) -> None:
+    rule = protection.rule_for(service.tables, repository.id, pull.base)
+    if rule is None or (overrule and not rule.settings["block_admin_merge_override"]):
+        return
+    reviews, statuses = service.tables.reviews.of(pull.id), service.statuses(repository, pull.head_sha)
+    if objection := protection.objections(rule, pull, reviews, statuses, behind=behind):
         raise service.refuse(405, objection)
 
 
@@ -119,15 +117,14 @@ class _Merger:
         email = user.email or f"{user.id}@noreply.example.com"
         self._user = Person(user.full_name or user.id, email, datetime.now(UTC))
 
-    async def tip(self) -> str | None:
+    async def tip(self, *, behind: bool) -> str | None:
         """The new tip of the base; None if only a fast-forward was asked and the base is no ancestor."""
         base, head = self._view.base_sha, self._view.head_sha
-        linear = await self._git.is_ancestor(base, head)
         match self._form.Do:
             case "fast-forward-only":
-                return head if linear else None
+                return None if behind else head
             case "rebase":
-                return head if linear else await self._rebase(base, head)
+                return await self._rebase(base, head) if behind else head
             case "squash":
                 return await self._commit([base], f"{self._pull.title} (#{self._pull.index})")
             case _:

@@ -33,9 +33,14 @@ class Pages:
         """Branches and pull requests."""
         repository = self._repository(request)
         branches = await self._service.git(repository).branches()
-        pulls = [element("li", element("a", f"#{pull.index} {pull.title}", href=f"/{repository.id}/pulls/{pull.index}"),
-                         f" ({_state(pull.state, pull.merged_at)})")
-                 for pull in reversed(self._tables.pulls.of(repository.id))]  # fmt: skip
+        pulls = [
+            element(
+                "li",
+                element("a", f"#{pull.index} {pull.title}", href=f"/{repository.id}/pulls/{pull.index}"),
+                f" ({_state(pull.state, pull.merged_at)})",
+            )
+            for pull in reversed(self._tables.pulls.of(repository.id))
+        ]
         tips = [
             element("li", f"{name} ", self._commit_link(repository, sha)) for name, sha in branches.items()
         ]

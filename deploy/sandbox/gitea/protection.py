@@ -1,4 +1,4 @@
-"""Branch protection: who may push, and what a pull request needs before it may be merged (gitea.md section 3)."""
+"""Branch protection: who may push, and what a merge needs (gitea.md section 3)."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -8,12 +8,15 @@ from deploy.sandbox.web import Json
 
 # Every setting with its default, in the order and shape of payloads/gitea/rest_branch_protection_create.json.
 DEFAULTS: Json = {
-    "enable_push": False, "enable_push_whitelist": False, "push_whitelist_usernames": [], "push_whitelist_teams": [],
+    "enable_push": False, "enable_push_whitelist": False, "push_whitelist_usernames": [],
+    "push_whitelist_teams": [],
     "push_whitelist_deploy_keys": False, "enable_force_push": False, "enable_force_push_allowlist": False,
     "force_push_allowlist_usernames": [], "force_push_allowlist_teams": [],
-    "force_push_allowlist_deploy_keys": False, "enable_merge_whitelist": False, "merge_whitelist_usernames": [],
+    "force_push_allowlist_deploy_keys": False, "enable_merge_whitelist": False,
+    "merge_whitelist_usernames": [],
     "merge_whitelist_teams": [], "enable_bypass_allowlist": False, "bypass_allowlist_usernames": [],
-    "bypass_allowlist_teams": [], "enable_status_check": False, "status_check_contexts": [], "required_approvals": 0,
+    "bypass_allowlist_teams": [], "enable_status_check": False, "status_check_contexts": [],
+    "required_approvals": 0,
     "enable_approvals_whitelist": False, "approvals_whitelist_username": [], "approvals_whitelist_teams": [],
     "block_on_rejected_reviews": False, "block_on_official_review_requests": False,
     "block_on_outdated_branch": False, "dismiss_stale_approvals": False, "ignore_stale_approvals": False,

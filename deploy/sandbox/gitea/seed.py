@@ -1,4 +1,4 @@
-"""Seeding Gitea: users, repositories with their first content, protection and webhooks. Seeding twice changes nothing."""
+"""Seeding Gitea with users, repositories, protection and webhooks. Seeding twice changes nothing."""
 
 import time
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ class SeedUser(Strict):
 
 
 class SeedRepository(Strict):
-    """A repository. Its first content is one of `files`, `import_git` (HEAD of a git folder) or `import_folder`."""
+    """A repository that starts with `files`, `import_git` (HEAD of a git folder) or `import_folder`."""
 
     owner: str = Field(pattern=NAME)
     name: str = Field(pattern=NAME)
@@ -145,16 +145,32 @@ class Seeder:
             raise RefusalError(422, {"error": f"unknown protection settings: {sorted(unknown)}"})
         rule_id, now = f"{repository.id}:{rule}", time.time()
         merged = {**protection.DEFAULTS, **settings}
-        self._tables.protections.put(Protection(id=rule_id, repository=repository.id, rule_name=rule, settings=merged,
-                                                created_at=now, updated_at=now))  # fmt: skip
+        self._tables.protections.put(
+            Protection(
+                id=rule_id,
+                repository=repository.id,
+                rule_name=rule,
+                settings=merged,
+                created_at=now,
+                updated_at=now,
+            )
+        )
 
     def _hook(self, wanted: SeedHook) -> None:
         if self._tables.repositories.get(wanted.repository) is None:
             raise RefusalError(422, {"error": f"no repository {wanted.repository}"})
         known = next((row for row in self._tables.hooks.of(wanted.repository) if row.url == wanted.url), None)
         number, now = known.number if known else self._service.store.next("gitea.hook"), time.time()
-        self._tables.hooks.put(Hook(id=str(number), number=number, active=True, **wanted.model_dump(), updated_at=now,
-                                    created_at=known.created_at if known else now))  # fmt: skip
+        self._tables.hooks.put(
+            Hook(
+                id=str(number),
+                number=number,
+                active=True,
+                **wanted.model_dump(),
+                updated_at=now,
+                created_at=known.created_at if known else now,
+            )
+        )
 
 
 def _folder(folder: Path) -> dict[str, bytes]:

@@ -61,7 +61,7 @@ class GiteaService:
 
     @asynccontextmanager
     async def changing_refs(self, repository: Repository, by: str) -> AsyncIterator[GitRepository]:
-        """One change of refs at a time; whatever moved inside is told, as one user's doing, even after an error."""
+        """One change of refs at a time; what moved inside is told, as one user's doing, also after errors."""
         async with self._locks[repository.id]:
             git = self.git(repository)
             before = await git.refs()
@@ -91,7 +91,7 @@ class GiteaService:
                 [sha for other, sha in before.items() if other.startswith(HEADS)] if old == ZERO else [old]
             )
             commits = await self.git(repository).log(new, *(f"^{sha}" for sha in known), limit=PUSH_COMMITS)
-            self.emitter.push(repository, ref, old, new, commits, by)
+            self.emitter.push(repository, ref, (old, new), commits, by)
             await self._follow_head(repository, branch, old, new, by)
             await self._follow_base(repository, branch, old, new, by)
             for listener in self.new_commit:
@@ -112,7 +112,7 @@ class GiteaService:
                         self.tables.reviews.put(review)
             view = await self.view(pull, repository)
             shas = {"before": old, "after": new}
-            self.emitter.pull("pull_request_sync", "synchronized", pull, repository, view, by, extra=shas)
+            self.emitter.pull("pull_request_sync", "synchronized", (pull, repository, view), by, extra=shas)
 
     async def _follow_base(self, repository: Repository, branch: str, old: str, new: str, by: str) -> None:
         git = self.git(repository)
@@ -153,7 +153,7 @@ class GiteaService:
     async def tell_closed(self, pull: Pull, repository: Repository, by: str) -> None:
         """Send `closed`; whether it was merged stands in the pull request."""
         view = await self.view(pull, repository)
-        self.emitter.pull("pull_request", "closed", pull, repository, view, by)
+        self.emitter.pull("pull_request", "closed", (pull, repository, view), by)
 
     async def set_state(self, pull: Pull, repository: Repository, state: str, by: str) -> None:
         """Close or reopen."""
@@ -170,10 +170,11 @@ class GiteaService:
         pull.updated_at = now
         self.recheck(pull)
         action = "closed" if state == "closed" else "reopened"
-        self.emitter.pull("pull_request", action, pull, repository, await self.view(pull, repository), by)
+        view = await self.view(pull, repository)
+        self.emitter.pull("pull_request", action, (pull, repository, view), by)
 
     async def open_pull(
-        self, repository: Repository, user: User, head: str, base: str, title: str, body: str
+        self, repository: Repository, user: User, *, head: str, base: str, title: str, body: str
     ) -> Pull:
         """A new pull request, with the recorded refusals."""
         git = self.git(repository)
@@ -184,21 +185,25 @@ class GiteaService:
             (row for row in self.open_pulls(repository) if (row.head, row.base) == (head, base)), None
         )
         if twin:
-            ids = (f"id: {twin.number}, issue_id: {twin.issue_number}, head_repo_id: {repository.number}, "
-                   f"base_repo_id: {repository.number}, head_branch: {head}, base_branch: {base}")  # fmt: skip
+            repo = repository.number
+            ids = (
+                f"id: {twin.number}, issue_id: {twin.issue_number}, head_repo_id: {repo}, "
+                f"base_repo_id: {repo}, head_branch: {head}, base_branch: {base}"
+            )
             raise self.refuse(409, f"pull request already exists for these targets [{ids}]")
         if await git.is_ancestor(branches[head], branches[base]):
             raise self.refuse(422, "Invalid PullRequest: There are no changes between the head and the base")
         index, now = self.store.next(f"gitea.index.{repository.id}"), time.time()
         pull = Pull(
             id=f"{repository.id}#{index}", number=self.store.next("gitea.pull"), index=index, user=user.id,
-            issue_number=self.store.next("gitea.issue"), repository=repository.id, title=title, body=body, head=head,
+            issue_number=self.store.next("gitea.issue"), repository=repository.id, title=title, body=body,
+            head=head,
             base=base, head_sha=branches[head], created_at=now, updated_at=now,
         )  # fmt: skip
         self.recheck(pull)
         await git.update_ref(f"refs/pull/{index}/head", pull.head_sha)
         view = await self.view(pull, repository)
-        self.emitter.pull("pull_request", "opened", pull, repository, view, user.id)
+        self.emitter.pull("pull_request", "opened", (pull, repository, view), user.id)
         return pull
 
     async def view(self, pull: Pull, repository: Repository, *, fresh: bool = True) -> PullView:
@@ -247,6 +252,7 @@ class GiteaService:
         repository: Repository,
         sha: str,
         state: str,
+        *,
         context: str,
         description: str,
         target_url: str,

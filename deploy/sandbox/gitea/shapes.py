@@ -1,4 +1,4 @@
-"""Records as Gitea writes them: key for key what stands in payloads/gitea, built there from the source of v1.27.0.
+"""Records as Gitea writes them: key for key what stands in payloads/gitea (source of v1.27.0).
 
 Links a person opens start with the public address, as do API links: Gitea builds all of them from ROOT_URL.
 """
@@ -72,8 +72,10 @@ class Shapes:
         """A user."""
         return {
             "id": row.number, "login": row.id, "login_name": "", "source_id": 0, "full_name": row.full_name,
-            "email": row.email or f"{row.id}@noreply.example.com", "avatar_url": f"{self.root}/avatars/{row.id}",
-            "html_url": f"{self.root}/{row.id}", "language": "", "is_admin": row.is_admin, "last_login": NEVER,
+            "email": row.email or f"{row.id}@noreply.example.com",
+            "avatar_url": f"{self.root}/avatars/{row.id}",
+            "html_url": f"{self.root}/{row.id}", "language": "", "is_admin": row.is_admin,
+            "last_login": NEVER,
             "created": stamp(row.created_at), "restricted": False, "active": False, "prohibit_login": False,
             "location": "", "website": "", "description": "", "visibility": "public", "followers_count": 0,
             "following_count": 0, "starred_repos_count": 0, "username": row.id,
@@ -85,14 +87,17 @@ class Shapes:
         rights = {"admin": level == "admin", "push": level in {"admin", "write"}, "pull": True}
         return {
             "id": row.number, "owner": self.person(row.owner), "name": row.name, "full_name": row.id,
-            "description": row.description, "empty": False, "private": row.private, "fork": False, "template": False,
+            "description": row.description, "empty": False, "private": row.private, "fork": False,
+            "template": False,
             "mirror": False, "size": 0, "language": "", "languages_url": self.api(row.id, "/languages"),
             "html_url": self.url(row.id), "url": self.api(row.id), "link": "",
-            "ssh_url": f"git@localhost:{row.id}.git", "clone_url": self.url(row.id, ".git"), "original_url": "",
+            "ssh_url": f"git@localhost:{row.id}.git", "clone_url": self.url(row.id, ".git"),
+            "original_url": "",
             "website": "", "stars_count": 0, "forks_count": 0, "watchers_count": 0, "branch_count": 0,
             "open_issues_count": 0, "open_pr_counter": open_pulls, "release_counter": 0,
             "default_branch": row.default_branch, "archived": False, "created_at": stamp(row.created_at),
-            "updated_at": stamp(row.updated_at), "archived_at": EPOCH, "permissions": rights, "has_code": True,
+            "updated_at": stamp(row.updated_at), "archived_at": EPOCH, "permissions": rights,
+            "has_code": True,
             "has_issues": True,
             "internal_tracker": {"enable_time_tracker": True, "allow_only_contributors_to_track_time": True,
                                  "enable_issue_dependencies": True},
@@ -145,10 +150,13 @@ class Shapes:
             "verification": None,
         }  # fmt: skip
         return {
-            **link(row.sha, "commits", at), "html_url": self.url(repository, f"/commit/{row.sha}"), "commit": inner,
+            **link(row.sha, "commits", at), "html_url": self.url(repository, f"/commit/{row.sha}"),
+            "commit": inner,
             "author": account(row.author), "committer": account(row.committer),
             "parents": [link(parent, "commits", NEVER) for parent in row.parents],
-            "files": [{"filename": path, "status": kind} for kind, paths in changed.items() for path in paths],
+            "files": [
+                {"filename": path, "status": kind} for kind, paths in changed.items() for path in paths
+            ],
             "stats": {"total": 0, "additions": 0, "deletions": 0},
         }  # fmt: skip
 
@@ -157,8 +165,8 @@ class Shapes:
     ) -> Json:
         """A branch, with what protects it."""
         settings = rule.settings if rule else {}
-        unsigned = {"verified": False, "reason": "gpg.error.not_signed_commit", "signature": "", "signer": None,
-                    "payload": ""}  # fmt: skip
+        reason = "gpg.error.not_signed_commit"
+        unsigned = {"verified": False, "reason": reason, "signature": "", "signer": None, "payload": ""}
         return {
             "name": name,
             "commit": {**self.payload_commit(repository.id, commit, files=False), "verification": unsigned},
@@ -182,10 +190,12 @@ class Shapes:
             "changed_files": view.changed_files,
         }
         return {
-            "id": row.number, "url": page, "number": row.index, "user": self.person(row.user), "title": row.title,
+            "id": row.number, "url": page, "number": row.index, "user": self.person(row.user),
+            "title": row.title,
             "body": row.body, "labels": [], "milestone": None, "assignee": None, "assignees": [],
             "requested_reviewers": [self.person(login) for login in row.requested_reviewers],
-            "requested_reviewers_teams": [], "state": row.state, "draft": _is_draft(row.title), "is_locked": False,
+            "requested_reviewers_teams": [], "state": row.state, "draft": _is_draft(row.title),
+            "is_locked": False,
             "comments": len(self._tables.comments.of(row.id)), **({} if listed else counts), "html_url": page,
             "diff_url": f"{page}.diff", "patch_url": f"{page}.patch", "mergeable": view.mergeable,
             "merged": row.merged_at is not None, "merged_at": stamp(row.merged_at) if row.merged_at else None,
@@ -193,7 +203,8 @@ class Shapes:
             "allow_maintainer_edit": False, "base": side(row.base, view.base_sha),
             "head": side(row.head, view.head_sha), "merge_base": view.merge_base, "due_date": None,
             "created_at": stamp(row.created_at), "updated_at": stamp(row.updated_at),
-            "closed_at": stamp(row.closed_at) if row.closed_at else None, "pin_order": 0, "content_version": 0,
+            "closed_at": stamp(row.closed_at) if row.closed_at else None, "pin_order": 0,
+            "content_version": 0,
         }  # fmt: skip
 
     def issue(self, row: Pull, repository: Repository) -> Json:
@@ -201,13 +212,15 @@ class Shapes:
         page = self.url(row.repository, f"/pulls/{row.index}")
         return {
             "id": row.issue_number, "url": self.api(row.repository, f"/issues/{row.index}"), "html_url": page,
-            "number": row.index, "user": self.person(row.user), "original_author": "", "original_author_id": 0,
+            "number": row.index, "user": self.person(row.user), "original_author": "",
+            "original_author_id": 0,
             "title": row.title, "body": row.body, "ref": "", "assets": [], "labels": [], "milestone": None,
             "projects": [], "assignee": None, "assignees": [], "state": row.state, "is_locked": False,
             "comments": len(self._tables.comments.of(row.id)), "created_at": stamp(row.created_at),
             "updated_at": stamp(row.updated_at), "closed_at": stamp(row.closed_at) if row.closed_at else None,
             "due_date": None, "time_estimate": 0,
-            "pull_request": {"merged": row.merged_at is not None, "draft": _is_draft(row.title), "html_url": page,
+            "pull_request": {"merged": row.merged_at is not None, "draft": _is_draft(row.title),
+                             "html_url": page,
                              "merged_at": stamp(row.merged_at) if row.merged_at else None},
             "repository": {"id": repository.number, "name": repository.name, "owner": repository.owner,
                            "full_name": repository.id},
@@ -220,14 +233,16 @@ class Shapes:
         return {
             "id": row.number, "html_url": f"{page}#issuecomment-{row.number}", "pull_request_url": page,
             "issue_url": "", "user": self.person(row.user), "original_author": "", "original_author_id": 0,
-            "body": row.body, "assets": [], "created_at": stamp(row.created_at), "updated_at": stamp(row.updated_at),
+            "body": row.body, "assets": [], "created_at": stamp(row.created_at),
+            "updated_at": stamp(row.updated_at),
         }  # fmt: skip
 
     def review(self, row: Review, pull: Pull) -> Json:
         """A review; stale once the head moved."""
         page = self.url(pull.repository, f"/pulls/{pull.index}")
         return {
-            "id": row.number, "user": self.person(row.user), "team": None, "state": row.state, "body": row.body,
+            "id": row.number, "user": self.person(row.user), "team": None, "state": row.state,
+            "body": row.body,
             "commit_id": row.commit_id, "stale": row.commit_id != pull.head_sha, "official": row.official,
             "dismissed": row.dismissed, "comments_count": len(row.comments),
             "submitted_at": stamp(row.submitted_at), "updated_at": stamp(row.submitted_at),
@@ -238,7 +253,8 @@ class Shapes:
         """A commit status in REST: the key is `status` and the id counts within the commit."""
         at = stamp(row.created_at)
         return {
-            "id": row.index, "status": row.state, "target_url": row.target_url, "description": row.description,
+            "id": row.index, "status": row.state, "target_url": row.target_url,
+            "description": row.description,
             "url": self.api(row.repository, f"/statuses/{row.sha}"), "context": row.context,
             "creator": self.person(row.creator), "created_at": at, "updated_at": at,
         }  # fmt: skip
@@ -276,7 +292,8 @@ class Shapes:
             "actor": self.person(row.actor), "trigger_actor": self.person(row.actor),
             "repository": self.repository(repository), **conclusion,
             "pull_requests": [
-                {"id": pull.number, "number": pull.index, "url": self.api(row.repository, f"/pulls/{pull.index}"),
+                {"id": pull.number, "number": pull.index,
+                 "url": self.api(row.repository, f"/pulls/{pull.index}"),
                  "head": {"ref": pull.head, "sha": pull.head_sha, "repo": small},
                  "base": {"ref": pull.base, "sha": pull.merge_base, "repo": small}}
                 for pull in pulls

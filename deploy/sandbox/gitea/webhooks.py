@@ -1,4 +1,4 @@
-"""Gitea's way of delivering (contract: gitea.md section 1): exactly one attempt, indented JSON, three families of headers."""
+"""Gitea's way of delivering (gitea.md section 1): exactly one attempt, indented JSON, many headers."""
 
 import hashlib
 import hmac
@@ -14,6 +14,8 @@ from deploy.sandbox.store import Store
 from deploy.sandbox.web import Json
 
 FEED_MAX_COMMITS = 5
+
+Subject = tuple[Pull, Repository, PullView]  # a pull request, where it lives, and what git says of it now
 
 # Event type -> the value of X-Gitea-Event, where it is another one (table in gitea.md section 1).
 EVENT_HEADER = {
@@ -105,9 +107,10 @@ class Emitter:
         self.dispatcher = Dispatcher(store, "gitea", GiteaVendor(tables, config))
 
     def push(
-        self, repository: Repository, ref: str, before: str, after: str, commits: list[Commit], by: str
+        self, repository: Repository, ref: str, moved: tuple[str, str], commits: list[Commit], by: str
     ) -> None:
-        """A branch was created or moved; `commits` are the new ones, newest first."""
+        """A branch was created or moved (from, to); `commits` are the new ones, newest first."""
+        before, after = moved
         shown = [self._shapes.payload_commit(repository.id, commit, files=True) for commit in commits]
         start = (
             before
@@ -117,7 +120,8 @@ class Emitter:
         body = {
             "ref": ref, "before": before, "after": after,
             "compare_url": self._shapes.url(repository.id, f"/compare/{start}...{after}"),
-            "commits": shown[:FEED_MAX_COMMITS], "total_commits": len(shown), "head_commit": shown[0] if shown else None,
+            "commits": shown[:FEED_MAX_COMMITS], "total_commits": len(shown),
+            "head_commit": shown[0] if shown else None,
             "repository": self._shapes.repository(repository, "admin"), "pusher": self._shapes.person(by),
             "sender": self._shapes.person(by),
         }  # fmt: skip
@@ -137,9 +141,7 @@ class Emitter:
         self,
         event: str,
         action: str,
-        pull: Pull,
-        repository: Repository,
-        view: PullView,
+        subject: Subject,
         by: str,
         *,
         extra: Json | None = None,
@@ -147,6 +149,7 @@ class Emitter:
         review: Json | None = None,
     ) -> None:
         """Something happened to a pull request."""
+        pull, repository, view = subject
         body = {
             "action": action, **(extra or {}), "number": pull.index,
             "pull_request": self._shapes.pull(pull, repository, view),
@@ -156,13 +159,13 @@ class Emitter:
         }  # fmt: skip
         self._send(repository, event, body)
 
-    def comment(
-        self, action: str, comment: Comment, pull: Pull, repository: Repository, view: PullView, by: str
-    ) -> None:
+    def comment(self, action: str, comment: Comment, subject: Subject, by: str) -> None:
         """A comment on a pull request."""
+        pull, repository, view = subject
         body = {
             "action": action, "issue": self._shapes.issue(pull, repository),
-            "pull_request": self._shapes.pull(pull, repository, view), "comment": self._shapes.comment(comment, pull),
+            "pull_request": self._shapes.pull(pull, repository, view),
+            "comment": self._shapes.comment(comment, pull),
             "repository": self._shapes.repository(repository, "admin"), "sender": self._shapes.person(by),
             "is_pull": True,
         }  # fmt: skip
@@ -173,11 +176,13 @@ class Emitter:
         at = stamp(status.created_at)
         target = status.target_url
         body = {
-            "commit": self._shapes.payload_commit(repository.id, commit, files=True), "context": status.context,
+            "commit": self._shapes.payload_commit(repository.id, commit, files=True),
+            "context": status.context,
             "created_at": at, "description": status.description, "id": status.number,
             "repository": self._shapes.repository(repository, "admin"),
             "sender": self._shapes.person(status.creator), "sha": status.sha, "state": status.state,
-            "target_url": f"{self._shapes.root}{target}" if target.startswith("/") else target, "updated_at": at,
+            "target_url": f"{self._shapes.root}{target}" if target.startswith("/") else target,
+            "updated_at": at,
         }  # fmt: skip
         self._send(repository, "status", body)
 

@@ -115,7 +115,8 @@ def paged(request: web.Request, rows: Sequence[T], shape: Callable[[T], Any]) ->
     body: Json = {
         "grouped_by": None, "sub_grouped_by": None, "total_count": len(rows),
         "next_cursor": f"{size}:{index + 1}:0", "prev_cursor": f"{size}:{index - 1}:1",
-        "next_page_results": (index + 1) * size < len(rows), "prev_page_results": index > 0, "count": len(shown),
+        "next_page_results": (index + 1) * size < len(rows), "prev_page_results": index > 0,
+        "count": len(shown),
         "total_pages": math.ceil(len(rows) / size), "total_results": len(rows), "extra_stats": None,
         "results": [shape(row) for row in shown],
     }  # fmt: skip

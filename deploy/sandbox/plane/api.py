@@ -1,4 +1,4 @@
-"""The REST routes of Plane v1 (contract: plane.md section 2), under both their names: work-items and issues."""
+"""The REST routes of Plane v1 (plane.md section 2), under both their names: work-items and issues."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Seeding Plane, and a person at its web UI: what the API has no route for, or would sign as somebody else."""
+"""Seeding Plane, and a person at its web UI: what has no API route, or another author there."""
 
 import re
 import time
@@ -57,7 +57,7 @@ class SeedState(Strict):
 
 
 class SeedProject(Strict):
-    """A project, known by its identifier. No states means Plane's five; no members means every seeded user."""
+    """A project, known by its identifier. No states: Plane's five; no members: every seeded user."""
 
     identifier: str
     name: str = ""
@@ -85,7 +85,7 @@ class PlaneSeed(Strict):
 
 
 class UiItem(Strict):
-    """A person creates (with `project` and `name`) or changes an item; states, labels, people go by name or id."""
+    """A person creates (with `project`) or changes an item; states, labels, people go by name or id."""
 
     actor: str
     project: str | None = None

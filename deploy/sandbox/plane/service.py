@@ -22,7 +22,7 @@ from deploy.sandbox.web import Json, RefusalError
 
 Via = Literal["api", "ui"]
 
-# The web UI sends other names than the API key routes do, and activity.field repeats what was sent (plane.md, RUN).
+# The web UI sends other names than the API key routes do; activity.field repeats what was sent (plane.md).
 UI_NAMES = {"state": "state_id", "labels": "label_ids", "assignees": "assignee_ids"}
 PLAIN = (
     "name",
@@ -60,7 +60,8 @@ class PlaneService:
         now = time.time()
         item = Item(
             id=str(uuid.uuid4()), workspace=project.workspace, project=project.id, created_by=actor.id,
-            sequence_id=self.store.next(f"plane.sequence.{project.id}"), created_at=now, updated_at=now, **changes,
+            sequence_id=self.store.next(f"plane.sequence.{project.id}"), created_at=now, updated_at=now,
+            **changes,
         )  # fmt: skip
         item.completed_at = now if self._group(item.state) == "completed" else None
         self._record(actor, item, verb="created", field=None, comment="created the issue")
@@ -111,8 +112,10 @@ class PlaneService:
         now = time.time()
         comment = Comment(
             id=str(uuid.uuid4()), workspace=item.workspace, project=item.project, item=item.id,
-            description=str(uuid.uuid4()), comment_html=body["comment_html"], access=body.get("access") or "INTERNAL",
-            external_id=external_id, external_source=source, actor=actor.id, created_by=actor.id, created_at=now,
+            description=str(uuid.uuid4()), comment_html=body["comment_html"],
+            access=body.get("access") or "INTERNAL",
+            external_id=external_id, external_source=source, actor=actor.id, created_by=actor.id,
+            created_at=now,
             updated_at=now,
         )  # fmt: skip
         self.tables.comments.put(comment)
@@ -205,7 +208,8 @@ class PlaneService:
         self._touch(item)
         self.tables.activities.put(
             Activity(
-                id=str(uuid.uuid4()), workspace=item.workspace, project=item.project, item=item.id, actor=actor.id,
+                id=str(uuid.uuid4()), workspace=item.workspace, project=item.project, item=item.id,
+                actor=actor.id,
                 verb=verb, field=field, comment=comment, visible_at=item.touch_at, **values,
             )
         )  # fmt: skip

@@ -39,12 +39,15 @@ def project_event(row: Project) -> Json:
     return {
         "id": row.id, "cover_image_url": None, **_times(row.created_at, row.created_at), "name": row.name,
         "description": row.description, "description_text": None, "description_html": None, "network": 2,
-        "identifier": row.identifier, "emoji": None, "icon_prop": None, "module_view": False, "cycle_view": False,
+        "identifier": row.identifier, "emoji": None, "icon_prop": None, "module_view": False,
+        "cycle_view": False,
         "issue_views_view": False, "page_view": True, "intake_view": False, "is_time_tracking_enabled": False,
-        "is_issue_type_enabled": False, "guest_view_all_features": False, "cover_image": None, "archive_in": 0,
+        "is_issue_type_enabled": False, "guest_view_all_features": False, "cover_image": None,
+        "archive_in": 0,
         "close_in": 0, "logo_props": {"icon": {"name": "eco", "color": "#5e6ad2"}, "in_use": "icon"},
         "archived_at": None, "timezone": "UTC", "external_source": None, "external_id": None,
-        "created_by": row.created_by, "updated_by": None, "workspace": row.workspace, "default_assignee": None,
+        "created_by": row.created_by, "updated_by": None, "workspace": row.workspace,
+        "default_assignee": None,
         "project_lead": None, "cover_image_asset": None, "estimate": None, "default_state": None,
     }  # fmt: skip
 
@@ -53,7 +56,8 @@ def project(row: Project, viewer: User) -> Json:
     """A project as the API shows it to one of its members."""
     return {
         **project_event(row), "total_members": len(row.members), "total_cycles": 0, "total_modules": 0,
-        "is_member": viewer.id in row.members, "sort_order": 65535.0, "member_role": row.members.get(viewer.id),
+        "is_member": viewer.id in row.members, "sort_order": 65535.0,
+        "member_role": row.members.get(viewer.id),
         "is_deployed": False,
     }  # fmt: skip
 
@@ -70,7 +74,8 @@ def state(row: State) -> Json:
     """A state."""
     return {
         "id": row.id, **_times(row.created_at, row.created_at), "name": row.name, "description": "",
-        "color": row.color, "slug": row.name.lower().replace(" ", "-"), "sequence": row.sequence, "group": row.group,
+        "color": row.color, "slug": row.name.lower().replace(" ", "-"), "sequence": row.sequence,
+        "group": row.group,
         "is_triage": False, "default": row.default, "external_source": None, "external_id": None,
         "created_by": row.created_by, "updated_by": None, "project": row.project, "workspace": row.workspace,
     }  # fmt: skip
@@ -138,7 +143,8 @@ def item_event(row: Item, tables: Tables) -> Json:
 def comment(row: Comment) -> Json:
     """A comment, as written and in webhooks."""
     return {
-        "id": row.id, **_times(row.created_at, row.updated_at), "comment_html": row.comment_html, "attachments": [],
+        "id": row.id, **_times(row.created_at, row.updated_at), "comment_html": row.comment_html,
+        "attachments": [],
         "access": row.access, "external_source": row.external_source, "external_id": row.external_id,
         "edited_at": None, "created_by": row.created_by, "updated_by": row.updated_by, "project": row.project,
         "workspace": row.workspace, "description": row.description, "issue": row.item, "actor": row.actor,
@@ -149,7 +155,8 @@ def comment(row: Comment) -> Json:
 def link(row: Link) -> Json:
     """A link."""
     return {
-        "id": row.id, **_times(row.created_at, row.created_at), "title": row.title, "url": row.url, "metadata": {},
+        "id": row.id, **_times(row.created_at, row.created_at), "title": row.title, "url": row.url,
+        "metadata": {},
         "created_by": row.created_by, "updated_by": None, "project": row.project, "workspace": row.workspace,
         "issue": row.item,
     }  # fmt: skip
@@ -161,7 +168,8 @@ def activity(row: Activity) -> Json:
         "id": row.id, **_times(row.visible_at, row.visible_at), "verb": row.verb, "field": row.field,
         "old_value": row.old_value, "new_value": row.new_value, "comment": row.comment, "attachments": [],
         "old_identifier": row.old_identifier, "new_identifier": row.new_identifier,
-        "epoch": float(int(row.visible_at)), "project": row.project, "workspace": row.workspace, "issue": row.item,
+        "epoch": float(int(row.visible_at)), "project": row.project, "workspace": row.workspace,
+        "issue": row.item,
         "issue_comment": None, "actor": row.actor,
     }  # fmt: skip
 
