@@ -1,5 +1,6 @@
 """All servers in one process: start them, tell where they are, stop them promptly."""
 
+import asyncio
 import json
 import os
 import socket
@@ -145,8 +146,7 @@ class Sandbox:
 
     async def close(self) -> None:
         """Stop listening, then working, then remembering."""
-        for runner in self._runners:
-            await runner.cleanup()
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         for server in self._servers:
             await server.stop()
         if self._store:

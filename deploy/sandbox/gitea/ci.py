@@ -19,6 +19,7 @@ from deploy.sandbox.gitea.service import GiteaService
 
 ALLOWED = ("LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT")
 CHUNK = 65536
+DRAIN_SECONDS = 1.0
 
 
 class Ci:
@@ -36,6 +37,7 @@ class Ci:
         """Take up the runs a stopped or killed process left behind, and commits it had no time to queue."""
         for run in self._tables.runs.all():
             if run.status != "completed":
+                self._kill_leftover(run)
                 self._spawn(run)
         for repository in self._tables.repositories.all():
             for branch, sha in (await self._service.git(repository).branches()).items():
@@ -157,15 +159,33 @@ class Ci:
             stderr=asyncio.subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         assert process.stdout
+        self._pid_path(work).write_text(str(process.pid))
+        reader = asyncio.create_task(self._keep(process.stdout, out))
         try:
             async with asyncio.timeout(self._config.ci_timeout):
-                await self._keep(process.stdout, out)
                 return await process.wait()
         finally:
-            # The whole group: a test that left a server running must not outlive its run.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            # The whole group: a server a test left running must not outlive its run, nor hold the log open.
+            _kill_group(process.pid)
             await process.wait()
+            await asyncio.wait({reader}, timeout=DRAIN_SECONDS)
+            reader.cancel()
+            self._pid_path(work).unlink(missing_ok=True)
+
+    def _kill_leftover(self, run: Run) -> None:
+        """End tests a killed sandbox could not end; a process id alone may be somebody else's by now."""
+        work = self._home / run.id / "work"
+        try:
+            pid = int(self._pid_path(work).read_text())
+            mine = Path(f"/proc/{pid}/cwd").readlink().is_relative_to(work.resolve())
+        except (OSError, ValueError):
+            return
+        if mine:
+            _kill_group(pid)
+
+    @staticmethod
+    def _pid_path(work: Path) -> Path:
+        return work.with_name("pid")
 
     async def _keep(self, stream: asyncio.StreamReader, out: io.BufferedWriter) -> None:
         room = self._config.ci_log_limit
@@ -196,6 +216,11 @@ def _unpack(archive: bytes, folder: Path) -> None:
     folder.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _duration(seconds: float) -> str:

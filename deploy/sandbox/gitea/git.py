@@ -1,9 +1,10 @@
 """Real git on a bare repository, without a working tree. `merge-tree --write-tree` needs git 2.38."""
 
 import asyncio
+import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,21 +26,37 @@ def environment() -> dict[str, str]:
     return {**kept, **quiet, "HOME": os.devnull, "LC_ALL": "C.UTF-8"}
 
 
-async def git(*args: str, cwd: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
-    """Run git and return its output; raise GitError if it fails."""
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+
+async def execute(args: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: bytes = b"") -> Finished:
+    """Run git to its end; if nobody waits any more it is killed."""
     process = await asyncio.create_subprocess_exec(
-        "git", *args, cwd=cwd, env={**environment(), **(env or {})},
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        "git", *args, cwd=cwd, env=env, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         out, err = await process.communicate(stdin)
     except asyncio.CancelledError:
-        if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
         raise
-    if process.returncode:
-        raise GitError((err or out).decode(errors="replace").strip())
-    return out
+    assert process.returncode is not None, "communicate() waits for the end"
+    return Finished(process.returncode, out, err)
+
+
+async def git(*args: str, cwd: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+    """Run git and return its output; raise GitError if it fails."""
+    done = await execute(args, cwd=cwd, env={**environment(), **(env or {})}, stdin=stdin)
+    if done.code:
+        raise GitError((done.err or done.out).decode(errors="replace").strip())
+    return done.out
 
 
 @dataclass(frozen=True)
@@ -151,13 +168,10 @@ class GitRepository:
 
     async def merge_tree(self, base: str, head: str) -> tuple[str | None, str]:
         """The tree of a clean merge and git's words; None is a conflict."""
-        process = await asyncio.create_subprocess_exec(
-            "git", "merge-tree", "--write-tree", "--messages", base, head, cwd=self.path, env=environment(),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await process.communicate()
-        words = (out or err).decode(errors="replace")
-        return (words.split("\n", 1)[0] if process.returncode == 0 else None), words
+        args = ("merge-tree", "--write-tree", "--messages", base, head)
+        done = await execute(args, cwd=self.path, env=environment())
+        words = (done.out or done.err).decode(errors="replace")
+        return (words.split("\n", 1)[0] if done.code == 0 else None), words
 
     async def commit_tree(
         self, tree: str, parents: list[str], message: str, author: Person, committer: Person

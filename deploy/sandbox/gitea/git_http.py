@@ -1,13 +1,12 @@
 """git clone, fetch and push over HTTP through git's own `http-backend` (CGI), with tokens as passwords."""
 
-import asyncio
 import base64
 import binascii
 
 from aiohttp import web
 
 from deploy.sandbox.gitea import protection
-from deploy.sandbox.gitea.git import environment
+from deploy.sandbox.gitea.git import environment, execute
 from deploy.sandbox.gitea.records import Repository, User
 from deploy.sandbox.gitea.service import GiteaService
 
@@ -98,14 +97,10 @@ class GitHttp:
             "REMOTE_ADDR": request.remote or "", "GIT_PROTOCOL": request.headers.get("Git-Protocol", ""),
             "SANDBOX_CLOSED_BRANCHES": "\n".join(closed),
         }  # fmt: skip
-        process = await asyncio.create_subprocess_exec(
-            "git", "http-backend", cwd=path, env=env, stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await process.communicate(body)
-        if process.returncode:
-            return web.Response(status=500, text=err.decode(errors="replace"))
-        return _cgi_response(out)
+        done = await execute(["http-backend"], cwd=path, env=env, stdin=body)
+        if done.code:
+            return web.Response(status=500, text=done.err.decode(errors="replace"))
+        return _cgi_response(done.out)
 
 
 def _cgi_response(out: bytes) -> web.Response:

@@ -176,8 +176,8 @@ class Seeder:
 def _folder(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         raise RefusalError(422, {"error": f"{folder} is not a folder"})
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and ".git" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name.as_posix(): path.read_bytes() for name, path in files.items() if ".git" not in name.parts}
 
 
 def _bytes(files: dict[str, str]) -> dict[str, bytes]:

@@ -34,7 +34,9 @@ PLAIN = (
     "external_id",
     "external_source",
 )
-WRITABLE = (*PLAIN, "state", "labels", "assignees")
+REQUIRED = ("name", "description_html", "priority", "state")
+LISTS = ("labels", "assignees")
+WRITABLE = (*PLAIN, "state", *LISTS)
 
 
 class PlaneService:
@@ -162,6 +164,7 @@ class PlaneService:
 
     def _checked(self, project: Project, body: Json) -> Json:
         changes = {key: body[key] for key in WRITABLE if key in body}
+        _check_types(changes)
         if "state" in changes:
             self._check_state(project, changes["state"])
         if changes.get("priority", "none") not in PRIORITIES:
@@ -171,7 +174,7 @@ class PlaneService:
             "assignees": set(project.members),
         }
         for key, ids in known.items():
-            unknown = set(changes.get(key) or []) - ids
+            unknown = set(changes.get(key, ())) - ids
             if unknown:
                 raise RefusalError(400, {key: [f'Invalid pk "{min(unknown)}" - object does not exist.']})
         return changes
@@ -219,6 +222,15 @@ class PlaneService:
         item.updated_at = item.moved_at(now)
         item.touch_at = now + self._delay
         self.tables.items.put(item)
+
+
+def _check_types(changes: Json) -> None:
+    for key, value in changes.items():
+        if key in LISTS:
+            if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+                raise RefusalError(400, {key: ["Expected a list of items."]})
+        elif not isinstance(value, str) and (value is not None or key in REQUIRED):
+            raise RefusalError(400, {key: ["Not a valid string."]})
 
 
 def _text(value: object) -> str | None:
