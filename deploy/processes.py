@@ -56,7 +56,7 @@ def marked(home: Path) -> list[psutil.Process]:
     return [p for p in psutil.process_iter() if p.pid not in spared and _mark(p) == str(home) and is_alive(p)]
 
 
-def parent_of(process: psutil.Process) -> int | None:
+def _parent_of(process: psutil.Process) -> int | None:
     """The id of the process that started it, or None if it is gone."""
     try:
         return process.ppid()
@@ -90,6 +90,20 @@ async def stop_tree(process: psutil.Process, stop_signal: int, patience: float) 
     left = {p.pid: p for p in (process, *tree, *_descendants(process), *session(process.pid))}
     await kill(left.values())
     return obeyed
+
+
+async def stop_postgres(data: Path) -> bool:
+    """End every server process that works in this data folder, gently where its leader still lives.
+
+    Returns:
+        Whether there was one.
+    """
+    left = await asyncio.to_thread(postgres_in, data)
+    parents = {_parent_of(process) for process in left}
+    for leader in [process for process in left if process.pid in parents]:
+        await stop_tree(leader, signal.SIGINT, 20)
+    await kill(left)
+    return bool(left)
 
 
 async def kill(processes: Iterable[psutil.Process]) -> None:

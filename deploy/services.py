@@ -12,7 +12,7 @@ import aiohttp
 from temporalio.client import Client
 
 from deploy import environment
-from deploy.errors import StackError
+from deploy.catalogue import PORTS
 from deploy.home import Home, write_private
 from deploy.migrate import upgrade
 from deploy.ports import LOOPBACK
@@ -22,31 +22,7 @@ from deploy.setup import ensure_namespace, ensure_search_attributes
 from deploy.temporal_server import TemporalServer
 from workflows.names import NAMESPACE
 
-SERVICES = ("postgres", "temporal", "sandbox", "api", "worker")
-"""Every service, in the order they start; they stop in the reverse order."""
-PORTS = {
-    "postgres": ("postgres",),
-    "temporal": ("temporal", "temporal_ui"),
-    "sandbox": ("plane", "gitea", "telegram", "production"),
-    "api": ("api",),
-    "worker": (),
-}
-"""The ports each service listens on."""
 _HTTP_TIMEOUT = aiohttp.ClientTimeout(total=3)
-
-
-def in_order(names: tuple[str, ...]) -> tuple[str, ...]:
-    """These services, in the order they start.
-
-    Raises:
-        StackError: one of them is unknown.
-    """
-    unknown = sorted(set(names) - set(SERVICES))
-    if unknown or not names:
-        raise StackError(
-            f"no such service: {', '.join(unknown) or '(none given)'}; there are {', '.join(SERVICES)}"
-        )
-    return tuple(name for name in SERVICES if name in names)
 
 
 @dataclass(frozen=True)

@@ -19,22 +19,18 @@ from pathlib import Path
 import filelock
 
 from deploy import environment, leftovers, ports, postgres_files, processes
+from deploy.catalogue import PORTS, SERVICES, in_order
 from deploy.errors import StackError
 from deploy.home import Home
+from deploy.locks import supervisor_lock
 from deploy.logs import trim
 from deploy.postgres import Cluster
 from deploy.service import Keeper
-from deploy.services import PORTS, SERVICES, Plan, in_order
+from deploy.services import Plan
 from deploy.state import Phase, PostgresRecord, ProcessRecord, StackState
 
 _LOCK_PATIENCE = 5.0
 _TRIM_EVERY = 60
-
-
-def lock(home: Home) -> filelock.FileLock:
-    """The lock whose holder alone may start, stop and record services."""
-    # A soft lock would outlive a killed holder.
-    return filelock.FileLock(home.run / "supervisor.lock", fallback_to_soft=False, thread_local=False)
 
 
 @dataclass
@@ -160,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.owner and owner is None:
         return 0
     preferred = {name: int(port) for name, _, port in (pair.partition("=") for pair in options.port)}
-    held = lock(home)
+    held = supervisor_lock(home)
     try:
         held.acquire(timeout=_LOCK_PATIENCE)
     except filelock.Timeout:
