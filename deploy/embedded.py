@@ -71,7 +71,11 @@ class EmbeddedStack:
         self.home.create()
         async with self._operating(deadline):
             state = StackState.read(self.home)
-            if processes.find(state.supervisor) is None:
+            supervisor = processes.find(state.supervisor)
+            if supervisor is not None and state.phase is Phase.STOPPING:
+                await processes.gone([supervisor], deadline - time.monotonic())
+                supervisor = processes.find(state.supervisor)
+            if supervisor is None:
                 await self._launch(deadline)
             elif missing := [name for name in self.services if name not in state.services and state.services]:
                 raise StackError(

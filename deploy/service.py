@@ -81,14 +81,13 @@ class Keeper:
         """Stop the service and everything it started."""
         if self._watch is not None:
             self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+            await asyncio.wait({self._watch})
         await self._end()
         self._note(ServicePhase.STOPPED, process=None)
 
     def check(self) -> None:
         """Raise what ended the keeping, which should never be."""
-        if self._watch is not None and self._watch.done():
+        if self._watch is not None and self._watch.done() and not self._watch.cancelled():
             self._watch.result()
 
     async def _start_once(self) -> None:

@@ -144,7 +144,11 @@ class Supervisor:
 
     def _say(self, **fields: object) -> None:
         self.state = self.state.model_copy(update=fields)
-        self.state.write(self.home)
+        try:
+            self.state.write(self.home)
+        except OSError as error:
+            # A full disk must not end what keeps the services running.
+            sys.stderr.write(f"{self.home.stack_file} cannot be written: {error}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

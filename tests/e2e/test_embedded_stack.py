@@ -104,6 +104,7 @@ async def eventually(attempt: Callable[[], Awaitable[object]], seconds: float = 
 
 
 async def write_row(status: StackStatus, value: str) -> None:
+    """Commit one row."""
     connection = await asyncpg.connect(status.database_url)
     await connection.execute("CREATE TABLE IF NOT EXISTS kept (value text)")
     await connection.execute("INSERT INTO kept VALUES ($1)", value)
@@ -111,6 +112,7 @@ async def write_row(status: StackStatus, value: str) -> None:
 
 
 async def rows(status: StackStatus) -> list[str]:
+    """All rows there are."""
     connection = await asyncpg.connect(status.database_url, timeout=3)
     values = [row["value"] for row in await connection.fetch("SELECT value FROM kept")]
     await connection.close()
@@ -118,28 +120,43 @@ async def rows(status: StackStatus) -> list[str]:
 
 
 async def start_workflow(status: StackStatus, workflow_id: str) -> None:
+    """Start a workflow, with a search attribute, that nobody works on."""
     client = await Client.connect(status.temporal_address, namespace=NAMESPACE)
     attributes = TypedSearchAttributes([SearchAttributePair(ITEM, workflow_id)])
     await client.start_workflow("Any", id=workflow_id, task_queue="nobody", search_attributes=attributes)
 
 
 async def workflow_type(status: StackStatus, workflow_id: str) -> str:
+    """What the server says a workflow is."""
     client = await Client.connect(status.temporal_address, namespace=NAMESPACE)
     description = await client.get_workflow_handle(workflow_id).describe(rpc_timeout=timedelta(seconds=3))
     return description.workflow_type
 
 
 def kill(pid: int | None) -> None:
+    """Kill -9."""
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
 
 
 async def healed(stack: EmbeddedStack, name: str, dead: int | None) -> None:
+    """Wait until the service runs as another process."""
+
     async def is_back() -> bool:
         service = stack.status().service(name)
         return service.phase == "running" and service.pid not in {None, dead}
 
     await eventually(is_back)
+
+
+def sleeper(uid: int | None = None) -> subprocess.Popen[bytes]:
+    """A process that has nothing to do with a stack."""
+    return subprocess.Popen(["sleep", "60"], user=uid if os.geteuid() == 0 else None)
+
+
+def mode(path: Path) -> int:
+    """Permission bits."""
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 async def test_up_then_down_leaves_nothing_running(stack: EmbeddedStack) -> None:
@@ -248,10 +265,10 @@ async def test_namespace_and_search_attributes(running: EmbeddedStack) -> None:
 
 
 async def test_secrets_are_private(running: EmbeddedStack) -> None:
-    """Files with secrets can be read by their owner only, and logs and process lists do not hold the password."""
+    """Files with secrets are readable by their owner only; logs and process lists hold no password."""
     home = running.home
     for file in (home.env_file, home.secrets_file, home.stack_file):
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert mode(file) == 0o600
     password = home.secrets()["postgres_password"]
     assert not any(password in line for line in processes_of(running))
     assert not any(password in log.read_text(errors="replace") for log in home.logs.iterdir())
@@ -274,6 +291,7 @@ async def test_killed_supervisor_then_up(stack: EmbeddedStack) -> None:
     first = await stack.up()
     await write_row(first, "kept")
     kill(first.supervisor_pid)
+    await eventually(lambda: _true(stack.status().phase is Phase.ABANDONED))
     second = await stack.up()
     assert await rows(second) == ["kept"]
     assert second.ports == first.ports
@@ -298,7 +316,7 @@ async def test_stale_postmaster_pid_is_healed(stack: EmbeddedStack) -> None:
     await stack.down()
     data = next(p for p in postgres_files.data_places(stack.home, None) if p.exists())
     owner = data.stat().st_uid
-    with subprocess.Popen(["sleep", "60"], user=owner if os.geteuid() == 0 else None) as other:
+    with sleeper(owner) as other:
         lock = data / "postmaster.pid"
         lock.write_text(f"{other.pid}\n{data}\n1700000000\n{stack.status().ports['postgres']}\n\n127.0.0.1\n")
         os.chown(lock, owner, -1)
@@ -323,7 +341,7 @@ async def test_failed_start_says_why_and_leaves_nothing(stack: EmbeddedStack) ->
 
 async def test_stack_stops_with_its_owner(folder: Path) -> None:
     """A stack that belongs to a process stops when that process is killed."""
-    with subprocess.Popen(["sleep", "60"]) as owner:
+    with sleeper() as owner:
         stack = EmbeddedStack(folder / "home", SERVERS, owner_pid=owner.pid)
         await stack.up()
         owner.kill()
@@ -346,21 +364,21 @@ async def test_root_hands_data_to_an_account_without_rights(running: EmbeddedSta
     data = running.home.postgres / "data"
     account = pwd.getpwuid(data.stat().st_uid)
     assert account.pw_name in {"postgres", "nobody"}
-    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert mode(data) == 0o700
     assert psutil.Process(running.status().service("postgres").pid).uids().effective == account.pw_uid
     assert running.home.root.stat().st_uid == 0
-    assert stat.S_IMODE(running.home.root.parent.stat().st_mode) == 0o711
+    assert mode(running.home.root.parent) == 0o711
 
 
 @as_root
 async def test_closed_home_puts_data_elsewhere(tmp_path: Path) -> None:
     """A home below a folder closed to others keeps its permissions; the data go to a folder of our own."""
-    tmp_path.chmod(0o700)
+    assert mode(tmp_path) == 0o700
     stack = EmbeddedStack(tmp_path / "home", SERVERS, owner_pid=os.getpid())
     try:
         status = await stack.up()
         await write_row(status, "elsewhere")
-        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+        assert mode(tmp_path) == 0o700
         recorded = stack.home.stack_file.read_text()
         data = next(p for p in postgres_files.data_places(stack.home, None) if p.exists())
         assert str(data) in recorded
@@ -373,7 +391,7 @@ async def test_closed_home_puts_data_elsewhere(tmp_path: Path) -> None:
 
 
 @as_root
-async def test_ordinary_user_runs_the_whole_stack(folder: Path) -> None:
+async def test_ordinary_user_runs_both_servers(folder: Path) -> None:
     """A user without rights starts and stops a stack in a folder of their own."""
     python = Path("/usr/bin/python3")
     reachable = _reachable_python(python)
@@ -397,7 +415,8 @@ async def test_ordinary_user_runs_the_whole_stack(folder: Path) -> None:
         "os._exit(0)\n"
     )
     site = next(path for path in sys.path if path.endswith("site-packages"))
-    result = subprocess.run(
+    result = await asyncio.to_thread(
+        subprocess.run,
         [str(reachable), "-c", script],
         cwd=folder,
         env={
@@ -427,7 +446,7 @@ async def _true(value: bool) -> bool:
 
 
 def _reachable_python(python: Path) -> Path | None:
-    """This interpreter version in a place that other accounts can reach, with our packages usable from there."""
+    """That interpreter, if other accounts can run it and it is of this version."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     check = "import sys; print(f'{sys.version_info.major}.{sys.version_info.minor}')"
     try:

@@ -49,16 +49,17 @@ async def server() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def database(server: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+async def database(server: str, request: pytest.FixtureRequest) -> str:
     """A new database on it; its URL."""
     name = request.node.name
     connection = await asyncpg.connect(server)
     await connection.execute(f'CREATE DATABASE "{name}"')
     await connection.close()
-    yield f"{server.rpartition('/')[0]}/{name}"
+    return f"{server.rpartition('/')[0]}/{name}"
 
 
 async def fetch(url: str, query: str) -> list[object]:
+    """The first column of what the query finds."""
     connection = await asyncpg.connect(url)
     try:
         return [row[0] for row in await connection.fetch(query)]
@@ -76,7 +77,7 @@ async def test_three_at_once_apply_each_migration_once(database: str, tmp_path: 
 
 
 async def test_failed_migration_leaves_the_one_before_and_no_lock(database: str, tmp_path: Path) -> None:
-    """A migration that fails is undone as a whole, the ones before it stay, and the next try is not blocked."""
+    """A failing migration is undone as a whole, those before it stay, and the next try is not blocked."""
     (tmp_path / "0001_first.py").write_text(FIRST)
     (tmp_path / "0002_broken.py").write_text(BROKEN)
     with pytest.raises(Exception, match="division by zero"):
