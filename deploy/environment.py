@@ -26,7 +26,7 @@ _ORDINARY = re.compile(
 )
 """What programs need of their surroundings. Only the worker, which starts agents, is given the rest too."""
 _OURS = re.compile(r"(ORCH|TEMPORAL)_\w+")
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY|DATABASE_URL")
+_SECRET = re.compile(r"TOKEN(?!S)|SECRET|PASSWORD|KEY|DATABASE_URL")
 
 
 def describe(

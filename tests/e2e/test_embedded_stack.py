@@ -9,7 +9,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -390,69 +389,5 @@ async def test_closed_home_puts_data_elsewhere(tmp_path: Path) -> None:
     assert not data.parent.exists()
 
 
-@as_root
-async def test_ordinary_user_runs_both_servers(folder: Path) -> None:
-    """A user without rights starts and stops a stack in a folder of their own."""
-    python = Path("/usr/bin/python3")
-    reachable = _reachable_python(python)
-    if reachable is None:
-        pytest.skip("no Python of this version that other accounts can reach")
-    for package in ("deploy", "workflows"):
-        shutil.copytree(SOURCE / package, folder / "source" / package)
-    user_home = folder / "user"
-    user_home.mkdir(mode=0o700)
-    nobody = pwd.getpwnam("nobody")
-    os.chown(user_home, nobody.pw_uid, nobody.pw_gid)
-    script = (
-        "import asyncio, os, sys\n"
-        "from deploy.embedded import EmbeddedStack\n"
-        "async def main():\n"
-        "    stack = EmbeddedStack(None, ('postgres', 'temporal'), owner_pid=os.getpid())\n"
-        "    up = await stack.up()\n"
-        "    print(up.phase, up.home, sorted({s.name for s in up.services}), flush=True)\n"
-        "    print(await stack.down(), flush=True)\n"
-        "asyncio.run(main())\n"
-        "os._exit(0)\n"
-    )
-    site = next(path for path in sys.path if path.endswith("site-packages"))
-    result = await asyncio.to_thread(
-        subprocess.run,
-        [str(reachable), "-c", script],
-        cwd=folder,
-        env={
-            "HOME": str(user_home),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
-            "PYTHONPATH": os.pathsep.join([str(folder / "source"), site]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
-        user=nobody.pw_uid,
-        group=nobody.pw_gid,
-        extra_groups=[],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    home = user_home / ".local" / "share" / "orch"
-    assert f"running {home} ['postgres', 'temporal']" in result.stdout
-    assert "Stopped(was_running=True, leftovers=())" in result.stdout
-    assert (home / "postgres" / "data").stat().st_uid == nobody.pw_uid
-    assert processes_of(EmbeddedStack(home, SERVERS)) == []
-
-
 async def _true(value: bool) -> bool:
     return value
-
-
-def _reachable_python(python: Path) -> Path | None:
-    """That interpreter, if other accounts can run it and it is of this version."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    check = "import sys; print(f'{sys.version_info.major}.{sys.version_info.minor}')"
-    try:
-        answer = subprocess.run(
-            [str(python), "-c", check], user="nobody", check=False, capture_output=True, text=True, cwd="/"
-        )
-    except (FileNotFoundError, PermissionError):
-        return None
-    return python if answer.stdout.strip() == version else None

@@ -100,7 +100,7 @@ def folder() -> Iterator[Path]:
 
 
 def python_for_others() -> Path | None:
-    """An interpreter of this version that an ordinary user can run: the system's, if ours lies in a closed folder."""
+    """An interpreter of this version that an ordinary user can run: ours, or else the system's."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for python in (Path(sys.executable), Path("/usr/bin/python3")):
         command = [str(python), "-c", "import sys; print('%s.%s' % sys.version_info[:2])"]
@@ -135,7 +135,7 @@ def source_with_stand_ins(folder: Path) -> Path:
 
 
 def test_ordinary_user_runs_the_whole_stack(folder: Path) -> None:
-    """A user without rights starts all services in their own folder, each with its own secrets, and stops them."""
+    """A user without rights starts all services at home, each with its own secrets, and stops them."""
     python = python_for_others()
     if python is None:
         pytest.skip("no Python of this version that an ordinary user can run")

@@ -100,9 +100,7 @@ def test_environment_file_gives_back_what_was_written(home: Home, values: dict[s
 def test_each_process_is_given_its_own_secrets_only(service: str, values: dict[str, str]) -> None:
     """Worker and API are started without each other's secrets, whether made by the stack or inherited."""
     others = set(SECRET_VALUES) - set(environment.SECRETS_OF[service])
-    outer = dict.fromkeys(SECRET_VALUES, "inherited") | {
-        f"{name}_FILE": "/file" for name in SECRET_VALUES
-    }
+    outer = dict.fromkeys(SECRET_VALUES, "inherited") | {f"{name}_FILE": "/file" for name in SECRET_VALUES}
     outer |= {"ORCH_SMTP_PASSWORD": "x", "TEMPORAL_API_KEY": "x", "PATH": "/bin"}
     given = environment.for_service(service, values, outer)
     assert not others & set(given)
@@ -119,12 +117,14 @@ def test_the_worker_keeps_what_agents_need_and_the_api_does_not(values: Mapping[
     outer = {
         "PATH": "/bin",
         "ORCH_AGENT_SLOTS": "2",
+        "ORCH_MAX_TOKENS": "9",
         "ANTHROPIC_API_KEY": "key",
         processes.MARKER: "/another",
     }
     worker = environment.for_service("worker", values, outer)
     api = environment.for_service("api", values, outer)
     assert worker["ORCH_AGENT_SLOTS"] == api["ORCH_AGENT_SLOTS"] == "2"
+    assert worker["ORCH_MAX_TOKENS"] == api["ORCH_MAX_TOKENS"] == "9"
     assert worker["ANTHROPIC_API_KEY"] == "key"
     assert "ANTHROPIC_API_KEY" not in api
     assert processes.MARKER not in worker
@@ -138,7 +138,7 @@ def test_the_sandbox_has_both_ends_secrets_but_no_database(values: Mapping[str, 
 
 
 def test_without_the_sandbox_a_persons_own_servers_are_used(home: Home) -> None:
-    """A stack without sandbox says nothing of Plane and Gitea, so the addresses and tokens given are passed on."""
+    """A stack without sandbox passes on the addresses and tokens of Plane and Gitea that it was given."""
     values = environment.describe(
         home, PORTS, SECRET_VALUES, services=("postgres", "temporal", "worker"), database_url="postgresql://x"
     )
