@@ -25,6 +25,7 @@ SERVER_OPTIONS: dict[str, Any] = {
     "access_log": None,
     "keepalive_timeout": 15.0,
     "lingering_time": 2.0,
+    "shutdown_timeout": BODY_SECONDS + STORE_SECONDS,
     "max_line_size": 4096,
     "max_field_size": 8190,
     "max_headers": 64,

@@ -80,7 +80,8 @@ _RECEIVE = """
         VALUES ($1, $2, $3, $4, $5, $6)
         ON CONFLICT (source, body_sha256) DO UPDATE SET
             times_received = row.times_received + 1, last_received_at = now(),
-            delivery_id = excluded.delivery_id, status = 'new', reason = '', attempts = 0, next_attempt_at = now(), settled_at = NULL
+            delivery_id = excluded.delivery_id, status = 'new', reason = '',
+            attempts = 0, next_attempt_at = now(), settled_at = NULL
         RETURNING id, times_received
     )
     SELECT id, times_received, pg_notify($7, '') FROM stored

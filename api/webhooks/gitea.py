@@ -18,7 +18,7 @@ SIGNATURE_HEADER = "X-Gitea-Signature"
 
 HEADS = "refs/heads/"
 
-Sha = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")]
+Sha = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 
 
 class Subject(StrEnum):
