@@ -82,7 +82,7 @@ def load() -> Loaded:
             name = _variable(str(fault["loc"][0]))
             if name not in unreadable:
                 problems.append(_problem(name, fault["type"], fault["msg"]))
-    projects = _read_projects(Path(os.environ.get(_variable("config"), "")), problems)
+    projects = _read_projects(os.environ.get(_variable("config")), problems)
     if problems or settings is None or projects is None:
         raise ConfigurationError(problems)
     return Loaded(settings, projects)
@@ -144,9 +144,13 @@ def _problem(name: str, kind: str, message: str) -> str:
     return f"{name}: {what}"
 
 
-def _read_projects(path: Path, problems: list[str]) -> OrchConfig | None:
-    if path == Path():
+def _read_projects(text: str | None, problems: list[str]) -> OrchConfig | None:
+    if text is None:
         return None
+    if not text:
+        problems.append(_problem(_variable("config"), "", "is empty"))
+        return None
+    path = Path(text)
     try:
         return OrchConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
