@@ -22,7 +22,5 @@ def in_order(names: tuple[str, ...]) -> tuple[str, ...]:
     """
     unknown = sorted(set(names) - set(SERVICES))
     if unknown or not names:
-        raise StackError(
-            f"no such service: {', '.join(unknown) or '(none given)'}; there are {', '.join(SERVICES)}"
-        )
+        raise StackError(f"no such service: {', '.join(unknown) or '(none given)'}; there are {', '.join(SERVICES)}")
     return tuple(name for name in SERVICES if name in names)

@@ -168,9 +168,7 @@ class EmbeddedStack:
                 why = status.error or f"the supervisor ended; see {self.home.log('supervisor')}"
                 raise StackError(f"the stack in {self.home.root} did not start: {why}")
             if time.monotonic() > deadline:
-                raise StackError(
-                    f"the stack in {self.home.root} is still {status.step}; logs are in {self.home.logs}"
-                )
+                raise StackError(f"the stack in {self.home.root} is still {status.step}; logs are in {self.home.logs}")
             await asyncio.sleep(_POLL)
 
     async def _clean(self) -> list[str]:
@@ -184,14 +182,13 @@ class EmbeddedStack:
                     name: record.model_copy(update={"phase": ServicePhase.STOPPED, "process": None})
                     for name, record in state.services.items()
                 }
-                state.model_copy(
-                    update={"phase": phase, "supervisor": None, "services": stopped, "step": ""}
-                ).write(self.home)
+                state.model_copy(update={"phase": phase, "supervisor": None, "services": stopped, "step": ""}).write(
+                    self.home
+                )
                 return left
         except filelock.Timeout as error:
             raise StackError(
-                f"a supervisor that {self.home.stack_file} does not know holds"
-                f" {self.home.run}/supervisor.lock"
+                f"a supervisor that {self.home.stack_file} does not know holds {self.home.run}/supervisor.lock"
             ) from error
 
     @contextlib.asynccontextmanager

@@ -68,9 +68,7 @@ def for_service(name: str, values: Mapping[str, str], outer: Mapping[str, str]) 
     """
     own = SECRETS_OF[name]
     given = {
-        key: value
-        for key, value in outer.items()
-        if _is_for(key, own) and (name == "worker" or _is_ordinary(key))
+        key: value for key, value in outer.items() if _is_for(key, own) and (name == "worker" or _is_ordinary(key))
     }
     stack = {key: value for key, value in values.items() if _is_for(key, own) or key == "ORCH_DATABASE_URL"}
     if name == "sandbox":

@@ -18,9 +18,7 @@ async def clean(home: Home, state: StackState) -> list[str]:
         if process is not None:
             await processes.stop_tree(process, record.stop_signal, record.stop_timeout)
             stopped.append(name)
-    stopped += [
-        "postgres" for data in data_places(home, state.postgres) if await processes.stop_postgres(data)
-    ]
+    stopped += ["postgres" for data in data_places(home, state.postgres) if await processes.stop_postgres(data)]
     unrecorded = processes.marked(home.root)
     await processes.kill(unrecorded)
     return stopped + [f"pid {process.pid}" for process in unrecorded]

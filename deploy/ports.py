@@ -40,9 +40,7 @@ def choose(
             continue
         ports[name] = _any_free(taken=set(ports.values()))
         if wanted is not None:
-            notes.append(
-                f"port {wanted} of {name} is taken by {_owner(wanted)}; {name} is now on {ports[name]}"
-            )
+            notes.append(f"port {wanted} of {name} is taken by {_owner(wanted)}; {name} is now on {ports[name]}")
     return ports, notes
 
 

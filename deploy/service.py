@@ -113,9 +113,7 @@ class Keeper:
                 **(service.account.run_as if service.account else {}),
             )
         except OSError as error:
-            raise StackError(
-                f"{service.name} cannot be started: {service.argv[0]}: {error.strerror}"
-            ) from error
+            raise StackError(f"{service.name} cannot be started: {service.argv[0]}: {error.strerror}") from error
         finally:
             os.close(log)
         self.record.since = started
@@ -133,9 +131,7 @@ class Keeper:
                 return
             if time.monotonic() > deadline:
                 await self._end()
-                raise _EndedEarlyError(
-                    f"{self.service.name} was not ready in {self.service.ready_timeout:g} s"
-                )
+                raise _EndedEarlyError(f"{self.service.name} was not ready in {self.service.ready_timeout:g} s")
             await asyncio.sleep(0.05)
 
     async def _keep(self) -> None:

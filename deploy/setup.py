@@ -27,9 +27,7 @@ _SPREAD_TIMEOUT = 60.0
 _REFUSED = {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.UNIMPLEMENTED}
 
 
-async def ensure_namespace(
-    client: Client, namespace: str = NAMESPACE, retention: timedelta = RETENTION
-) -> None:
+async def ensure_namespace(client: Client, namespace: str = NAMESPACE, retention: timedelta = RETENTION) -> None:
     """Register the namespace, or lengthen its retention; a longer one is left as it is.
 
     Raises:
@@ -61,9 +59,7 @@ async def ensure_search_attributes(client: Client, namespace: str = NAMESPACE) -
     Raises:
         StackError: an attribute exists with another type, or the cluster does not let this client add it.
     """
-    wanted = {
-        key.name: cast("IndexedValueType.ValueType", key.indexed_value_type) for key in SEARCH_ATTRIBUTES
-    }
+    wanted = {key.name: cast("IndexedValueType.ValueType", key.indexed_value_type) for key in SEARCH_ATTRIBUTES}
     deadline = time.monotonic() + _SPREAD_TIMEOUT
     while True:
         try:
@@ -106,18 +102,14 @@ def _refuse_other_types(
 
 
 async def _search_attributes(client: Client, namespace: str) -> dict[str, IndexedValueType.ValueType]:
-    answer = await client.operator_service.list_search_attributes(
-        ListSearchAttributesRequest(namespace=namespace)
-    )
+    answer = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=namespace))
     return dict(answer.custom_attributes)
 
 
 async def _retention(client: Client, namespace: str) -> timedelta | None:
     """How long histories are kept, or None where there is no such namespace."""
     try:
-        answer = await client.workflow_service.describe_namespace(
-            DescribeNamespaceRequest(namespace=namespace)
-        )
+        answer = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
             return None

@@ -84,9 +84,7 @@ class StackState(BaseModel):
         except FileNotFoundError:
             return cls()
         except ValidationError:
-            return cls(
-                notes=[f"{home.stack_file} was not readable and is written anew; ports may have changed"]
-            )
+            return cls(notes=[f"{home.stack_file} was not readable and is written anew; ports may have changed"])
 
     def write(self, home: Home) -> None:
         """Replace the file."""

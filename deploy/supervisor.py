@@ -70,11 +70,7 @@ class Supervisor:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         error = None
         if serving.done() and (failure := serving.exception()) is not None:
-            error = (
-                str(failure)
-                if isinstance(failure, StackError)
-                else "".join(traceback.format_exception(failure))
-            )
+            error = str(failure) if isinstance(failure, StackError) else "".join(traceback.format_exception(failure))
         serving.cancel()
         stopping.cancel()
         await asyncio.gather(serving, stopping, return_exceptions=True)
@@ -166,9 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except filelock.Timeout:
         sys.stderr.write(f"another supervisor runs the stack in {home.root}\n")
         return 3
-    supervisor = Supervisor(
-        home, in_order(tuple(options.services.split(","))), options.launch, preferred, owner
-    )
+    supervisor = Supervisor(home, in_order(tuple(options.services.split(","))), options.launch, preferred, owner)
     return asyncio.run(_run(supervisor))
 
 
@@ -183,9 +177,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deploy.supervisor", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="the home folder")
     parser.add_argument("--services", default=",".join(SERVICES), help="which services, separated by commas")
-    parser.add_argument(
-        "--launch", default="", help="a word that tells the starter that this is its supervisor"
-    )
+    parser.add_argument("--launch", default="", help="a word that tells the starter that this is its supervisor")
     parser.add_argument("--port", action="append", default=[], metavar="NAME=PORT", help="a port to prefer")
     parser.add_argument("--owner", type=int, help="stop when this process is gone")
     return parser.parse_args(arguments)

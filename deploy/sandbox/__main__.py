@@ -27,9 +27,7 @@ async def serve(config: SandboxConfig) -> None:
 def main() -> int:
     """Read the configuration and serve; 2 means the configuration is wrong."""
     parser = argparse.ArgumentParser(prog="python -m deploy.sandbox", description=__doc__)
-    parser.add_argument(
-        "--config", type=Path, required=True, help="a JSON file; see docs/reference/sandbox.md"
-    )
+    parser.add_argument("--config", type=Path, required=True, help="a JSON file; see docs/reference/sandbox.md")
     path = parser.parse_args().config
     try:
         config = SandboxConfig.model_validate_json(path.read_bytes())

@@ -24,14 +24,10 @@ class SandboxConfig(BaseModel):
     plane_rate_limit: int = Field(default=60, ge=1, description="Requests a minute for each token.")
     plane_activity_delay: float = Field(default=0.05, ge=0, description="Seconds until history and webhooks.")
     plane_webhook_timeout: float = Field(default=30, gt=0)
-    plane_retry_base: float = Field(
-        default=600, ge=0, description="Each retry waits between 0 and so many seconds."
-    )
+    plane_retry_base: float = Field(default=600, ge=0, description="Each retry waits between 0 and so many seconds.")
 
     gitea_webhook_timeout: float = Field(default=5, gt=0)
-    gitea_conflict_check_delay: float = Field(
-        default=0.05, ge=0, description="Seconds until mergeable is known."
-    )
+    gitea_conflict_check_delay: float = Field(default=0.05, ge=0, description="Seconds until mergeable is known.")
 
     ci_slots: int = Field(default=2, ge=1)
     ci_timeout: float = Field(default=600, gt=0)

@@ -25,9 +25,7 @@ class WebhookFaults(BaseModel):
     double_next: int = Field(default=0, ge=0)
     double_probability: float = Field(default=0, ge=0, le=1)
     delay_seconds: float = Field(default=0, ge=0)
-    reorder_seconds: float = Field(
-        default=0, ge=0, description="Each delivery waits a random time up to this."
-    )
+    reorder_seconds: float = Field(default=0, ge=0, description="Each delivery waits a random time up to this.")
     seed: int = 0
 
 

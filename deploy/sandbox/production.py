@@ -77,11 +77,7 @@ class ProductionServer:
         """The served files, for a person."""
         name = request.match_info["environment"]
         sha, root = self._served(name), self._home / name / "current"
-        paths = (
-            [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
-            if sha
-            else []
-        )
+        paths = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()] if sha else []
         links = [element("li", element("a", path, href=f"/{name}/files/{path}")) for path in paths]
         return page(f"{name}: {sha or 'nothing deployed'}", element("ul", *links))
 
@@ -109,9 +105,7 @@ class ProductionServer:
                 await git("init", "--quiet", "--bare", ".", cwd=bare)
             await git("fetch", "--quiet", "--no-tags", source, wanted.sha, cwd=bare)
         except GitError as error:
-            raise RefusalError(
-                422, {"error": _without_password(f"{wanted.sha} cannot be fetched: {error}")}
-            ) from error
+            raise RefusalError(422, {"error": _without_password(f"{wanted.sha} cannot be fetched: {error}")}) from error
         if not folder.exists():
             fresh = folder.with_suffix(f".{os.getpid()}")
             await asyncio.to_thread(shutil.rmtree, fresh, ignore_errors=True)

@@ -91,9 +91,7 @@ class Sandbox:
         self._store = Store(home / "sandbox.sqlite3")
         # Links inside answers name the port, so every port is taken before a server is built.
         sockets = {name: self._take_port(name) for name in SERVERS}
-        self.urls = {
-            name: f"http://{self.config.host}:{taken.getsockname()[1]}" for name, taken in sockets.items()
-        }
+        self.urls = {name: f"http://{self.config.host}:{taken.getsockname()[1]}" for name, taken in sockets.items()}
         gitea = GiteaServer(self._store, self.config, self.gitea_public_url)
 
         def find_bare(owner: str, name: str) -> Path | None:

@@ -48,8 +48,7 @@ class Store:
     def next(self, counter: str) -> int:
         """The next number of a named counter, from 1, never given twice."""
         row = self._db.execute(
-            "INSERT INTO counters VALUES (?, 1)"
-            " ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
+            "INSERT INTO counters VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
             (counter,),
         ).fetchone()
         return int(row[0])
@@ -75,9 +74,7 @@ class Store:
 class Table(Generic[R]):
     """All records of one model, in insertion order, optionally grouped by a parent that never changes."""
 
-    def __init__(
-        self, store: Store, kind: str, model: type[R], parent: Callable[[R], str] | None = None
-    ) -> None:
+    def __init__(self, store: Store, kind: str, model: type[R], parent: Callable[[R], str] | None = None) -> None:
         self._store, self._kind, self._parent = store, kind, parent
         self._rows: dict[str, R] = {}
         self._groups: defaultdict[str, dict[str, R]] = defaultdict(dict)

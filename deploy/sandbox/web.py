@@ -56,9 +56,7 @@ async def control_body(request: web.Request, shape: type[Shape]) -> Shape:
     try:
         return shape.model_validate_json(await request.read())
     except ValidationError as error:
-        raise RefusalError(
-            422, {"error": json.loads(error.json(include_url=False, include_input=False))}
-        ) from error
+        raise RefusalError(422, {"error": json.loads(error.json(include_url=False, include_input=False))}) from error
 
 
 def add_health(app: web.Application, server: str) -> None:

@@ -83,9 +83,7 @@ class Harness:
         async with self.session.request(method, url, data=data, headers=sent) as response:
             text = await response.text()
             is_json = response.content_type == "application/json" and text
-            return Answer(
-                response.status, json.loads(text) if is_json else text or None, dict(response.headers)
-            )
+            return Answer(response.status, json.loads(text) if is_json else text or None, dict(response.headers))
 
     async def plane(self, method: str, path: str, body: object = None, token: str = "p-bot") -> Answer:
         """One call of Plane's API; a path without a leading slash is below the project."""
@@ -95,9 +93,7 @@ class Harness:
 
     async def gitea(self, method: str, path: str, body: object = None, user: str = "author-bot") -> Answer:
         """One call of Gitea's API; a path without a leading slash is below the repository."""
-        url = f"{self.sandbox.gitea_url}/api/v1" + (
-            path if path.startswith("/") else f"/repos/acme/payments/{path}"
-        )
+        url = f"{self.sandbox.gitea_url}/api/v1" + (path if path.startswith("/") else f"/repos/acme/payments/{path}")
         return await self.call(method, url, body, Authorization=f"token {GITEA_TOKENS[user]}")
 
     async def control(self, server: str, method: str, path: str, body: object = None) -> Answer:
@@ -115,10 +111,7 @@ class Harness:
             "projects": [{"identifier": "PAY", "name": "Payments", "labels": ["agent"]}],
             "webhooks": [{"url": f"{self.receiver.url}/plane", "secret": PLANE_SECRET}],
         }
-        users = [
-            {"login": login, "token": token, "is_admin": login == "root"}
-            for login, token in GITEA_TOKENS.items()
-        ]
+        users = [{"login": login, "token": token, "is_admin": login == "root"} for login, token in GITEA_TOKENS.items()]
         wanted = {"owner": "acme", "name": "payments", "files": {"README.md": "# Payments\n"}, **repository}
         hook = {"repository": "acme/payments", "url": f"{self.receiver.url}/gitea", "secret": GITEA_SECRET}
         seeded = await self.control("plane", "POST", "seed", plane)

@@ -21,9 +21,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Harness]:
 
 async def create(sandbox: Harness, **fields: Any) -> Any:
     states = sandbox.plane_ids["projects"]["PAY"]["states"]
-    answer = await sandbox.plane(
-        "POST", "work-items/", {"name": "Add retry", "state": states["Todo"], **fields}
-    )
+    answer = await sandbox.plane("POST", "work-items/", {"name": "Add retry", "state": states["Todo"], **fields})
     assert answer.status == 201, answer.body
     return answer.body
 
@@ -36,13 +34,9 @@ def events(sandbox: Harness, field: str | None = None) -> list[Any]:
 async def test_every_read_has_the_recorded_shape(sandbox: Harness) -> None:
     """Each list and object of the API has the keys and types that Plane answered with."""
     ids = sandbox.plane_ids["projects"]["PAY"]
-    item = await create(
-        sandbox, labels=[ids["labels"]["agent"]], assignees=[sandbox.plane_ids["users"]["olga"]]
-    )
+    item = await create(sandbox, labels=[ids["labels"]["agent"]], assignees=[sandbox.plane_ids["users"]["olga"]])
     await sandbox.plane("POST", f"work-items/{item['id']}/comments/", {"comment_html": "<p>hi</p>"})
-    await sandbox.plane(
-        "POST", f"work-items/{item['id']}/links/", {"url": "https://example.com/1", "title": "one"}
-    )
+    await sandbox.plane("POST", f"work-items/{item['id']}/links/", {"url": "https://example.com/1", "title": "one"})
     await sandbox.plane("PATCH", f"work-items/{item['id']}/", {"state": ids["states"]["In Progress"]})
 
     async def written() -> bool:
@@ -186,9 +180,7 @@ async def test_each_changed_key_is_one_signed_delivery(sandbox: Harness) -> None
     await sandbox.plane("PATCH", f"work-items/{item['id']}/", {"name": "last"})
     await eventually(lambda: events(sandbox, "name"))
     assert (len(events(sandbox, "state")), len(events(sandbox, "priority"))) == (1, 1)
-    assert_same_shape(
-        events(sandbox, "state")[0], recorded("plane", "webhook_issue_updated_state_via_api")["body"]
-    )
+    assert_same_shape(events(sandbox, "state")[0], recorded("plane", "webhook_issue_updated_state_via_api")["body"])
     assert_same_shape(events(sandbox)[0], recorded("plane", "webhook_issue_created")["body"])
     for hook in sandbox.receiver.got:
         signature = hmac.new(PLANE_SECRET.encode(), hook.raw, hashlib.sha256).hexdigest()
@@ -201,9 +193,7 @@ async def test_the_ui_signs_as_the_person_and_uses_its_own_names(sandbox: Harnes
     item = await create(sandbox)
     body = {"actor": "olga", "state": "Done", "labels": ["agent"]}
     assert (await sandbox.control("plane", "PATCH", "ui/items/PAY-1", body)).status == 200
-    await sandbox.control(
-        "plane", "POST", "ui/items/PAY-1/comments", {"actor": "olga", "comment_html": "<p>go</p>"}
-    )
+    await sandbox.control("plane", "POST", "ui/items/PAY-1/comments", {"actor": "olga", "comment_html": "<p>go</p>"})
     moved = (await eventually(lambda: events(sandbox, "state_id")))[0]
     assert_same_shape(moved, recorded("plane", "webhook_issue_updated_state_via_ui")["body"])
     assert moved["activity"]["actor"]["display_name"] == "olga"

@@ -81,9 +81,7 @@ def processes_of(stack: EmbeddedStack) -> list[str]:
         with contextlib.suppress(psutil.Error, OSError):
             texts = [*process.cmdline(), process.cwd(), process.environ().get(processes.MARKER, "")]
             if process.pid != os.getpid() and processes.is_alive(process):
-                found += [
-                    f"{process.pid} {process.cmdline()}" for sign in signs if any(sign in t for t in texts)
-                ]
+                found += [f"{process.pid} {process.cmdline()}" for sign in signs if any(sign in t for t in texts)]
     return found
 
 
@@ -252,9 +250,7 @@ async def test_killed_temporal_is_healed(running: EmbeddedStack) -> None:
 async def test_namespace_and_search_attributes(running: EmbeddedStack) -> None:
     """The namespace keeps histories for 30 days and has every search attribute with its type."""
     client = await Client.connect(running.status().temporal_address, namespace=NAMESPACE)
-    description = await client.workflow_service.describe_namespace(
-        DescribeNamespaceRequest(namespace=NAMESPACE)
-    )
+    description = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=NAMESPACE))
     assert description.config.workflow_execution_retention_ttl.ToTimedelta() == timedelta(hours=720)
     from deploy.setup import _search_attributes
 
@@ -328,9 +324,7 @@ async def test_failed_start_says_why_and_leaves_nothing(stack: EmbeddedStack) ->
     """A server that cannot start makes `up` fail with the end of its log, and everything is stopped again."""
     stack.home.create()
     (stack.home.temporal / "temporal.db").mkdir()
-    with pytest.raises(
-        StackError, match=r"temporal ended with exit code 1 .*\n.*temporal\.log:\n(.|\n)+database"
-    ):
+    with pytest.raises(StackError, match=r"temporal ended with exit code 1 .*\n.*temporal\.log:\n(.|\n)+database"):
         await stack.up()
     assert stack.status().phase is Phase.FAILED
     assert processes_of(stack) == []

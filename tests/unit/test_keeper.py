@@ -126,9 +126,7 @@ async def test_service_that_ignores_the_signal_is_killed(tmp_path: Path) -> None
 async def test_service_that_ends_at_once_is_an_error_with_its_log(tmp_path: Path) -> None:
     """A program that cannot start says so with exit code and the end of its log."""
     keeper = Keeper(service(tmp_path, "import sys; sys.exit('no such table')"), lambda: None)
-    with pytest.raises(
-        StackError, match=r"small ended with exit code 1 before it was ready(.|\n)+no such table"
-    ):
+    with pytest.raises(StackError, match=r"small ended with exit code 1 before it was ready(.|\n)+no such table"):
         await keeper.start()
     await keeper.stop()
 
@@ -146,7 +144,5 @@ async def test_service_that_never_becomes_ready_is_stopped(tmp_path: Path) -> No
 async def test_missing_program_is_named(tmp_path: Path) -> None:
     """A program that is not there is named."""
     small = dataclasses.replace(service(tmp_path, ""), argv=("/nowhere/server",))
-    with pytest.raises(
-        StackError, match="small cannot be started: /nowhere/server: No such file or directory"
-    ):
+    with pytest.raises(StackError, match="small cannot be started: /nowhere/server: No such file or directory"):
         await Keeper(small, lambda: None).start()

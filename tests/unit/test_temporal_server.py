@@ -30,9 +30,7 @@ def test_missing_program_says_what_to_install(tmp_path: Path, monkeypatch: pytes
 
 def test_server_listens_on_loopback_and_keeps_its_data(tmp_path: Path) -> None:
     """The server is told a database file, loopback, and to write through to the disk."""
-    argv = " ".join(
-        temporal_server.TemporalServer(tmp_path, 20_001, 20_002).service(tmp_path / "log", {}).argv
-    )
+    argv = " ".join(temporal_server.TemporalServer(tmp_path, 20_001, 20_002).service(tmp_path / "log", {}).argv)
     assert f"--db-filename {tmp_path}/temporal.db" in argv
     assert "--ip 127.0.0.1 --port 20001 --ui-port 20002 --namespace orch" in argv
     assert "--sqlite-pragma synchronous=FULL" in argv

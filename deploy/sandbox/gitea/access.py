@@ -34,13 +34,7 @@ class Access:
         return await handler(request)
 
     def _check_scope(self, request: web.Request, user: User) -> None:
-        kind = (
-            "user"
-            if request.path == "/api/v1/user"
-            else "issue"
-            if "/issues/" in request.path
-            else "repository"
-        )
+        kind = "user" if request.path == "/api/v1/user" else "issue" if "/issues/" in request.path else "repository"
         verb = "read" if request.method in {"GET", "HEAD"} else "write"
         enough = {"all", f"write:{kind}", f"{verb}:{kind}"}
         if not enough & set(user.scopes):

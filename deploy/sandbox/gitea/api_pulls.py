@@ -53,9 +53,7 @@ class PullsApi(Access):
             rows.sort(key=lambda row: row.updated_at, reverse=True)
         shown, headers = cut(request, rows)
         body = [
-            self.shapes.pull(
-                row, repository, await self.service.view(row, repository, fresh=False), listed=True
-            )
+            self.shapes.pull(row, repository, await self.service.view(row, repository, fresh=False), listed=True)
             for row in shown
         ]
         return web.json_response(body, headers=headers)
@@ -129,9 +127,7 @@ class PullsApi(Access):
         repository, pull = self._pull(request)
         view = await self.service.view(pull, repository)
         start = view.merge_base or view.base_sha
-        text = await self.service.git(repository).run(
-            "diff", "--numstat", "--no-renames", start, view.head_sha
-        )
+        text = await self.service.git(repository).run("diff", "--numstat", "--no-renames", start, view.head_sha)
         rows, headers = cut(request, [line.split("\t", 2) for line in text.splitlines()])
         body = [
             {"filename": path, "status": "changed", "additions": int(added) if added.isdigit() else 0,
@@ -227,9 +223,7 @@ class PullsApi(Access):
         return repository, comment, pull
 
 
-async def create_review(
-    service: GiteaService, repository: Repository, pull: Pull, user: User, body: Json
-) -> Review:
+async def create_review(service: GiteaService, repository: Repository, pull: Pull, user: User, body: Json) -> Review:
     """Add a review; nobody judges their own pull request. An empty commit_id means the present head."""
     event = body.get("event") or "COMMENT"
     if event not in {*REVIEW_EVENTS, "PENDING"}:
@@ -247,7 +241,5 @@ async def create_review(
     service.tables.reviews.put(review)
     if kind := REVIEW_EVENTS.get(event):
         told = {"type": kind, "content": review.body}
-        service.emitter.pull(
-            kind, "reviewed", (pull, repository, view), user.id, reviewer=user.id, review=told
-        )
+        service.emitter.pull(kind, "reviewed", (pull, repository, view), user.id, reviewer=user.id, review=told)
     return review

@@ -67,9 +67,7 @@ class RepositoriesApi(Access):
         """Every branch."""
         repository = self.repository(request)
         names, headers = cut(request, sorted(await self.service.git(repository).branches()))
-        return web.json_response(
-            [await self._branch(request, repository, name) for name in names], headers=headers
-        )
+        return web.json_response([await self._branch(request, repository, name) for name in names], headers=headers)
 
     async def branch(self, request: web.Request) -> web.Response:
         """One branch."""
@@ -82,9 +80,7 @@ class RepositoriesApi(Access):
         """A new branch from a branch, tag or commit."""
         repository, body = self.repository(request, "write"), await self.body(request)
         name = str(body.get("new_branch_name", ""))
-        source = await self.service.commit(
-            repository, str(body.get("old_ref_name") or repository.default_branch)
-        )
+        source = await self.service.commit(repository, str(body.get("old_ref_name") or repository.default_branch))
         async with self.service.changing_refs(repository, request[USER].id) as git:
             if name in await git.branches():
                 raise self.service.refuse(409, "The branch already exists.")

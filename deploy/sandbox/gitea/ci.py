@@ -52,9 +52,7 @@ class Ci:
 
     def on_commit(self, repository: Repository, branch: str, sha: str, by: str) -> None:
         """Queue a run, unless this commit already has one."""
-        if repository.ci_command is None or any(
-            run.sha == sha for run in self._tables.runs.of(repository.id)
-        ):
+        if repository.ci_command is None or any(run.sha == sha for run in self._tables.runs.of(repository.id)):
             return
         number = self._service.store.next("gitea.run")
         run = Run(
@@ -151,9 +149,7 @@ class Ci:
         await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
         return code == 0
 
-    async def _spawn_process(
-        self, argv: list[str], work: Path, env: dict[str, str], out: io.BufferedWriter
-    ) -> int:
+    async def _spawn_process(self, argv: list[str], work: Path, env: dict[str, str], out: io.BufferedWriter) -> int:
         process = await asyncio.create_subprocess_exec(
             *argv, cwd=work, env=env, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT, start_new_session=True,

@@ -104,13 +104,9 @@ class GiteaControl:
         async with self._service.changing_refs(repository, user.id) as git:
             branches = await git.branches()
             tip = branches.get(act.branch)
-            start = (
-                await git.resolve(act.start) if act.start else tip or branches.get(repository.default_branch)
-            )
+            start = await git.resolve(act.start) if act.start else tip or branches.get(repository.default_branch)
             if start is None or (tip and start != tip and not act.force):
-                raise RefusalError(
-                    422, {"error": "no such start, or it would rewrite the branch without force"}
-                )
+                raise RefusalError(422, {"error": "no such start, or it would rewrite the branch without force"})
             files = {path: None if text is None else text.encode() for path, text in act.files.items()}
             tree = await git.write_tree(start, files)
             sha = await git.commit_tree(tree, [start], act.message.rstrip("\n") + "\n", person, person)

@@ -117,11 +117,7 @@ class GitRepository:
     async def branches(self) -> dict[str, str]:
         """Every branch by its short name."""
         prefix = "refs/heads/"
-        return {
-            ref.removeprefix(prefix): sha
-            for ref, sha in (await self.refs()).items()
-            if ref.startswith(prefix)
-        }
+        return {ref.removeprefix(prefix): sha for ref, sha in (await self.refs()).items() if ref.startswith(prefix)}
 
     async def resolve(self, name: str) -> str | None:
         """The commit behind a branch, tag, or sha; a branch wins over a tag."""
@@ -173,9 +169,7 @@ class GitRepository:
         words = (done.out or done.err).decode(errors="replace")
         return (words.split("\n", 1)[0] if done.code == 0 else None), words
 
-    async def commit_tree(
-        self, tree: str, parents: list[str], message: str, author: Person, committer: Person
-    ) -> str:
+    async def commit_tree(self, tree: str, parents: list[str], message: str, author: Person, committer: Person) -> str:
         """Write a commit object; no ref moves."""
         args = [part for parent in parents for part in ("-p", parent)]
         people = {**author.environment("AUTHOR"), **committer.environment("COMMITTER")}

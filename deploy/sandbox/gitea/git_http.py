@@ -83,9 +83,7 @@ class GitHttp:
             raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="Gitea"'})
         return user
 
-    async def _backend(
-        self, request: web.Request, repository: Repository, user: User, action: str
-    ) -> web.Response:
+    async def _backend(self, request: web.Request, repository: Repository, user: User, action: str) -> web.Response:
         body = await request.read()
         path = self._service.path(repository)
         closed = protection.closed_patterns(self._service.tables, repository.id, user)

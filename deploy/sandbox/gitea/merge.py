@@ -31,9 +31,7 @@ class ConflictError(Exception):
     """git could not merge."""
 
 
-async def merge(
-    service: GiteaService, repository: Repository, pull: Pull, user: User, form: MergeForm
-) -> None:
+async def merge(service: GiteaService, repository: Repository, pull: Pull, user: User, form: MergeForm) -> None:
     """Merge or refuse; after this returns the base branch has moved and everybody was told."""
     if form.merge_when_checks_succeed:
         raise service.refuse(501, "the sandbox does not schedule merges")
@@ -43,9 +41,7 @@ async def merge(
         _check_style(service, repository, form.Do)
         _check_rights(service, repository, pull, user)
         behind = not await git.is_ancestor(view.base_sha, view.head_sha)
-        _check_protection(
-            service, repository, pull, overrule=form.force_merge and user.is_admin, behind=behind
-        )
+        _check_protection(service, repository, pull, overrule=form.force_merge and user.is_admin, behind=behind)
         if form.head_commit_id and form.head_commit_id != view.head_sha:
             raise service.refuse(409, "head out of date")
         try:
@@ -143,9 +139,7 @@ class _Merger:
     async def _rebase(self, base: str, head: str) -> str:
         folder = Path(tempfile.mkdtemp())
         try:
-            await self._git.run(
-                "clone", "--quiet", "--no-checkout", str(self._git.path), str(folder / "work")
-            )
+            await self._git.run("clone", "--quiet", "--no-checkout", str(self._git.path), str(folder / "work"))
             work = GitRepository(folder / "work")
             await work.run("checkout", "--quiet", "--detach", head)
             try:

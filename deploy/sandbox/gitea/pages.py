@@ -41,9 +41,7 @@ class Pages:
             )
             for pull in reversed(self._tables.pulls.of(repository.id))
         ]
-        tips = [
-            element("li", f"{name} ", self._commit_link(repository, sha)) for name, sha in branches.items()
-        ]
+        tips = [element("li", f"{name} ", self._commit_link(repository, sha)) for name, sha in branches.items()]
         return page(repository.id, element("h2", "Pull requests"), element("ul", *pulls),
                     element("h2", "Branches"), element("ul", *tips))  # fmt: skip
 
@@ -127,9 +125,7 @@ class Pages:
             return str(error)
 
     def _repository(self, request: web.Request) -> Repository:
-        repository = self._tables.repositories.get(
-            f"{request.match_info['owner']}/{request.match_info['name']}"
-        )
+        repository = self._tables.repositories.get(f"{request.match_info['owner']}/{request.match_info['name']}")
         if repository is None:
             raise web.HTTPNotFound
         return repository

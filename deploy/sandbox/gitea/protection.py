@@ -82,9 +82,7 @@ def checks_pass(rule: Protection, statuses: list[Status]) -> bool:
     return True
 
 
-def objections(
-    rule: Protection, pull: Pull, reviews: list[Review], statuses: list[Status], *, behind: bool
-) -> str:
+def objections(rule: Protection, pull: Pull, reviews: list[Review], statuses: list[Status], *, behind: bool) -> str:
     """Why the rule forbids the merge, in Gitea's words; empty if it does not."""
     settings = rule.settings
     verdicts: dict[str, Review] = {}

@@ -130,11 +130,7 @@ class Seeder:
                 except GitError as error:
                     raise RefusalError(422, {"error": f"{wanted.import_git}: {error}"}) from error
                 return
-            files = (
-                _folder(wanted.import_folder)
-                if wanted.import_folder
-                else _bytes(wanted.files or _readme(wanted))
-            )
+            files = _folder(wanted.import_folder) if wanted.import_folder else _bytes(wanted.files or _readme(wanted))
             tree = await git.write_tree(None, files)
             author = Person(repository.owner, f"{repository.owner}@example.com", datetime.now(UTC))
             await git.update_ref(ref, await git.commit_tree(tree, [], "Initial\n", author, author))

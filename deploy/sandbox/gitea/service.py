@@ -70,12 +70,8 @@ class GiteaService:
             finally:
                 await self._tell(repository, before, await git.refs(), by)
 
-    async def _tell(
-        self, repository: Repository, before: dict[str, str], after: dict[str, str], by: str
-    ) -> None:
-        moved = [
-            ref for ref in {**before, **after} if ref.startswith(HEADS) and before.get(ref) != after.get(ref)
-        ]
+    async def _tell(self, repository: Repository, before: dict[str, str], after: dict[str, str], by: str) -> None:
+        moved = [ref for ref in {**before, **after} if ref.startswith(HEADS) and before.get(ref) != after.get(ref)]
         for ref in moved:
             repository.updated_at = time.time()
             self.tables.repositories.put(repository)
@@ -87,9 +83,7 @@ class GiteaService:
                 continue
             if old == ZERO:
                 self.emitter.created(repository, branch, new, by)
-            known = (
-                [sha for other, sha in before.items() if other.startswith(HEADS)] if old == ZERO else [old]
-            )
+            known = [sha for other, sha in before.items() if other.startswith(HEADS)] if old == ZERO else [old]
             commits = await self.git(repository).log(new, *(f"^{sha}" for sha in known), limit=PUSH_COMMITS)
             self.emitter.push(repository, ref, (old, new), commits, by)
             await self._follow_head(repository, branch, old, new, by)
@@ -140,9 +134,7 @@ class GiteaService:
         pull.checked_at = time.time() + self._check_delay
         self.tables.pulls.put(pull)
 
-    def mark_merged(
-        self, pull: Pull, *, by: str, merge_commit: str, base_before: str, base_after: str
-    ) -> None:
+    def mark_merged(self, pull: Pull, *, by: str, merge_commit: str, base_before: str, base_after: str) -> None:
         """Record a merge."""
         now = time.time()
         pull.state, pull.merged_at, pull.closed_at, pull.updated_at = "closed", now, now, now
@@ -181,9 +173,7 @@ class GiteaService:
         branches = await git.branches()
         if head not in branches or base not in branches:
             raise self.refuse(404, "not found")
-        twin = next(
-            (row for row in self.open_pulls(repository) if (row.head, row.base) == (head, base)), None
-        )
+        twin = next((row for row in self.open_pulls(repository) if (row.head, row.base) == (head, base)), None)
         if twin:
             repo = repository.number
             ids = (
@@ -219,18 +209,13 @@ class GiteaService:
         mergeable = pull.merged_at is not None or (clean and time.time() >= pull.checked_at)
         return PullView(head, base, merge_base, mergeable, additions, deletions, files)
 
-    async def _diff(
-        self, repository: Repository, base: str, head: str
-    ) -> tuple[str | None, bool, int, int, int]:
+    async def _diff(self, repository: Repository, base: str, head: str) -> tuple[str | None, bool, int, int, int]:
         git = self.git(repository)
         merge_base = await git.merge_base(base, head)
         tree, _ = await git.merge_tree(base, head)
         text = await git.run("diff", "--numstat", "--no-renames", merge_base or base, head)
         rows = [line.split("\t", 2) for line in text.splitlines()]
-        counts = [
-            (int(added) if added.isdigit() else 0, int(gone) if gone.isdigit() else 0)
-            for added, gone, _ in rows
-        ]
+        counts = [(int(added) if added.isdigit() else 0, int(gone) if gone.isdigit() else 0) for added, gone, _ in rows]
         return (
             merge_base,
             tree is not None,

@@ -64,9 +64,7 @@ class Shapes:
         """A user by login."""
         if login is None:
             return None
-        return self.user(
-            ACTIONS_USER if login == ACTIONS_USER.id else self._tables.users.get(login) or _ghost(login)
-        )
+        return self.user(ACTIONS_USER if login == ACTIONS_USER.id else self._tables.users.get(login) or _ghost(login))
 
     def user(self, row: User) -> Json:
         """A user."""
@@ -160,9 +158,7 @@ class Shapes:
             "stats": {"total": 0, "additions": 0, "deletions": 0},
         }  # fmt: skip
 
-    def branch(
-        self, repository: Repository, name: str, commit: Commit, rule: Protection | None, pushes: bool
-    ) -> Json:
+    def branch(self, repository: Repository, name: str, commit: Commit, rule: Protection | None, pushes: bool) -> Json:
         """A branch, with what protects it."""
         settings = rule.settings if rule else {}
         reason = "gpg.error.not_signed_commit"

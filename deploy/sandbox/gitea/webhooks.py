@@ -106,16 +106,12 @@ class Emitter:
         self._tables, self._shapes = tables, shapes
         self.dispatcher = Dispatcher(store, "gitea", GiteaVendor(tables, config))
 
-    def push(
-        self, repository: Repository, ref: str, moved: tuple[str, str], commits: list[Commit], by: str
-    ) -> None:
+    def push(self, repository: Repository, ref: str, moved: tuple[str, str], commits: list[Commit], by: str) -> None:
         """A branch was created or moved (from, to); `commits` are the new ones, newest first."""
         before, after = moved
         shown = [self._shapes.payload_commit(repository.id, commit, files=True) for commit in commits]
         start = (
-            before
-            if before != ZERO
-            else next((commit.parents[0] for commit in commits[-1:] if commit.parents), after)
+            before if before != ZERO else next((commit.parents[0] for commit in commits[-1:] if commit.parents), after)
         )
         body = {
             "ref": ref, "before": before, "after": after,

@@ -96,9 +96,7 @@ class PlaneApi:
     async def project_members(self, request: web.Request) -> web.Response:
         """A bare list, without roles."""
         members = project_of(request, self.tables).members
-        return web.json_response(
-            [shapes.user(user) for key in members if (user := self.tables.users.get(key))]
-        )
+        return web.json_response([shapes.user(user) for key in members if (user := self.tables.users.get(key))])
 
     async def states(self, request: web.Request) -> web.Response:
         """The states of the project."""
@@ -133,11 +131,7 @@ class PlaneApi:
 
     async def items(self, request: web.Request) -> web.Response:
         """The items of the project. Filters such as `state` are ignored, which is why callers must filter."""
-        rows = [
-            row
-            for row in self.tables.items.of(project_of(request, self.tables).id)
-            if row.archived_at is None
-        ]
+        rows = [row for row in self.tables.items.of(project_of(request, self.tables).id) if row.archived_at is None]
         pair = (request.query.get("external_source"), request.query.get("external_id"))
         if all(pair):
             twin = self.tables.external(rows, str(pair[0]), str(pair[1]))
@@ -163,9 +157,7 @@ class PlaneApi:
     async def create_item(self, request: web.Request) -> web.Response:
         """A new item."""
         project, body = project_of(request, self.tables), await json_body(request, _bad_json)
-        return web.json_response(
-            shapes.item(self.service.create_item(request[USER], project, body)), status=201
-        )
+        return web.json_response(shapes.item(self.service.create_item(request[USER], project, body)), status=201)
 
     async def item(self, request: web.Request) -> web.Response:
         """One item by its id."""
@@ -216,16 +208,12 @@ class PlaneApi:
     async def create_comment(self, request: web.Request) -> web.Response:
         """A new comment."""
         item, body = self._item(request), await json_body(request, _bad_json)
-        return web.json_response(
-            shapes.comment(self.service.create_comment(request[USER], item, body)), status=201
-        )
+        return web.json_response(shapes.comment(self.service.create_comment(request[USER], item, body)), status=201)
 
     async def update_comment(self, request: web.Request) -> web.Response:
         """Edit a comment."""
         item, comment, body = self._item(request), self._comment(request), await json_body(request, _bad_json)
-        return web.json_response(
-            shapes.comment(self.service.update_comment(request[USER], item, comment, body))
-        )
+        return web.json_response(shapes.comment(self.service.update_comment(request[USER], item, comment, body)))
 
     async def delete_comment(self, request: web.Request) -> web.Response:
         """Delete a comment."""

@@ -215,9 +215,7 @@ class PlaneControl:
             created_at=time.time(),
         )  # fmt: skip
         named = None if wanted.members is None else {self._actor(name).id for name in wanted.members}
-        project.members |= {
-            key: role for key, role in workspace.members.items() if named is None or key in named
-        }
+        project.members |= {key: role for key, role in workspace.members.items() if named is None or key in named}
         self.tables.projects.put(project)
         self._states_and_labels(project, wanted)
         if known is None and (creator := self.tables.users.get(owner)):
@@ -236,9 +234,7 @@ class PlaneControl:
                 )  # fmt: skip
         for name in wanted.labels:
             if name not in {row.name for row in labels}:
-                self.tables.labels.put(
-                    Label(id=str(uuid.uuid4()), **common, name=name, created_at=time.time())
-                )
+                self.tables.labels.put(Label(id=str(uuid.uuid4()), **common, name=name, created_at=time.time()))
 
     def _project_ids(self, project: Project) -> Json:
         states = {row.name: row.id for row in self.tables.states.of(project.id)}

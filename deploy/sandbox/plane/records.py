@@ -90,9 +90,7 @@ class Item(Record):
     updated_by: str | None = None
     created_at: float
     updated_at: float
-    touch_at: float = Field(
-        default=0, description="When the recorded activity moves updated_at, unseen by the caller."
-    )
+    touch_at: float = Field(default=0, description="When the recorded activity moves updated_at, unseen by the caller.")
 
     def moved_at(self, now: float) -> float:
         """`updated_at` as a reader sees it: it jumps shortly after each answer."""
@@ -173,6 +171,4 @@ class Tables:
 
     def external(self, rows: "list[Any]", source: str, external_id: str) -> Any | None:
         """The row with this external pair."""
-        return next(
-            (row for row in rows if (row.external_source, row.external_id) == (source, external_id)), None
-        )
+        return next((row for row in rows if (row.external_source, row.external_id) == (source, external_id)), None)

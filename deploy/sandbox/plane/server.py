@@ -52,21 +52,14 @@ class PlaneServer:
         state = tables.states.get(item.state)
         people = {user.id: user.display_name for user in tables.users.all()}
         history = [
-            element(
-                "li", f"{stamp(row.visible_at)} {people.get(row.actor)}: {row.comment} {row.new_value or ''}"
-            )
+            element("li", f"{stamp(row.visible_at)} {people.get(row.actor)}: {row.comment} {row.new_value or ''}")
             for row in self.service.history(item)
         ]
         comments = [
-            element(
-                "li", element("b", people.get(row.actor, "?")), element("pre", stripped(row.comment_html))
-            )
+            element("li", element("b", people.get(row.actor, "?")), element("pre", stripped(row.comment_html)))
             for row in tables.comments.of(item.id)
         ]
-        links = [
-            element("li", element("a", row.title or row.url, href=row.url))
-            for row in tables.links.of(item.id)
-        ]
+        links = [element("li", element("a", row.title or row.url, href=row.url)) for row in tables.links.of(item.id)]
         return page(
             f"{key} {item.name}",
             element("p", f"{state.name if state else '?'} · priority {item.priority}"),

@@ -53,9 +53,7 @@ class PlaneService:
         if not isinstance(body.get("name"), str) or not body["name"].strip():
             raise RefusalError(400, {"name": ["This field is required."]})
         pair = (body.get("external_source"), body.get("external_id"))
-        if all(pair) and (
-            twin := self.tables.external(self.tables.items.of(project.id), str(pair[0]), str(pair[1]))
-        ):
+        if all(pair) and (twin := self.tables.external(self.tables.items.of(project.id), str(pair[0]), str(pair[1]))):
             message = "Issue with the same external id and external source already exists"
             raise RefusalError(409, {"error": message, "id": twin.id})
         changes = self._checked(project, {"state": self._default_state(project).id, **body})
@@ -105,9 +103,7 @@ class PlaneService:
         if not isinstance(body.get("comment_html"), str):
             raise RefusalError(400, {"comment_html": ["This field is required."]})
         source, external_id = body.get("external_source"), body.get("external_id")
-        rows = [
-            row for other in self.tables.items.of(item.project) for row in self.tables.comments.of(other.id)
-        ]
+        rows = [row for other in self.tables.items.of(item.project) for row in self.tables.comments.of(other.id)]
         if source and external_id and (twin := self.tables.external(rows, source, external_id)):
             message = "Work item comment with the same external id and external source already exists"
             raise RefusalError(409, {"error": message, "id": twin.id})
@@ -198,9 +194,7 @@ class PlaneService:
         field = {"description_html": "description"}.get(key, key)
         texts = {"old_value": _text(old), "new_value": _text(new)}
         if key == "state":
-            names = [
-                found.name if (found := self.tables.states.get(str(value))) else None for value in (old, new)
-            ]
+            names = [found.name if (found := self.tables.states.get(str(value))) else None for value in (old, new)]
             texts = {"old_value": names[0], "new_value": names[1],
                      "old_identifier": str(old), "new_identifier": str(new)}  # fmt: skip
         self._record(actor, item, verb="updated", field=field, comment=f"updated the {field} to", **texts)

@@ -1,0 +1,258 @@
+"""The HTTP application: webhooks are checked, stored and acknowledged; nothing else happens in a request."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiohttp import ClientPayloadError, web
+from aiohttp.web_protocol import RequestPayloadError
+
+from api.inbox import STORE_DOWN, Inbox, Source
+from api.webhooks import gitea, plane
+from api.webhooks.reading import Headers
+
+MAX_BODY = 1 << 20
+BODY_SECONDS = 10.0
+STORE_SECONDS = 4.0
+PROBE_SECONDS = 3.0
+DROP_SECONDS = 600.0
+"""So long Plane is made to try again. Six failed tries in up to 50 minutes would switch its webhook off."""
+
+SERVER_OPTIONS: dict[str, Any] = {
+    "access_log": None,
+    "keepalive_timeout": 15.0,
+    "lingering_time": 2.0,
+    "shutdown_timeout": BODY_SECONDS + STORE_SECONDS,
+    "max_line_size": 4096,
+    "max_field_size": 8190,
+    "max_headers": 64,
+}
+"""What `web.AppRunner` is given: slow or silent headers end with the keep-alive time, big ones at once."""
+
+Clock = Callable[[], float]
+Verify = Callable[[bytes, Headers, Sequence[bytes]], bool]
+
+log = structlog.get_logger("api.app")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A dependency asked by `/readyz`. Without a required one, no webhook could be accepted."""
+
+    probe: Callable[[], Awaitable[None]]
+    required: bool
+
+
+@dataclass(frozen=True)
+class Door:
+    """How one sender's webhooks are checked."""
+
+    source: Source
+    secrets: tuple[bytes, ...]
+    verify: Verify
+    event_header: str
+    delivery_header: str
+    drop_seconds: float
+    """How long into an outage connections are dropped rather than answered."""
+
+
+class Outage:
+    """Since when nothing can be stored, as far as requests have seen."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def lasting(self, now: float) -> float:
+        """Note that storing failed; for how many seconds it has been failing."""
+        if self._since is None:
+            self._since = now
+        return now - self._since
+
+    def over(self) -> None:
+        """Note that something was stored."""
+        self._since = None
+
+
+INBOX = web.AppKey("inbox", Inbox)
+CLOCK: web.AppKey[Clock] = web.AppKey("clock")
+OUTAGE = web.AppKey("outage", Outage)
+CHECKS: web.AppKey[Mapping[str, Check]] = web.AppKey("checks")
+
+
+def make_app(
+    inbox: Inbox,
+    *,
+    plane_secrets: tuple[bytes, ...],
+    gitea_secrets: tuple[bytes, ...],
+    checks: Mapping[str, Check],
+    clock: Clock = time.monotonic,
+) -> web.Application:
+    """Build the application.
+
+    Raises:
+        ValueError: a sender has no secret, or an empty one.
+    """
+    if not (plane_secrets and gitea_secrets and all((*plane_secrets, *gitea_secrets))):
+        raise ValueError("each sender of webhooks needs a secret that is not empty")
+    app = web.Application(client_max_size=MAX_BODY)
+    app[INBOX] = inbox
+    app[CLOCK] = clock
+    app[OUTAGE] = Outage()
+    app[CHECKS] = checks
+    doors = (
+        Door(
+            source=Source.PLANE,
+            secrets=plane_secrets,
+            verify=plane.verify,
+            event_header=plane.EVENT_HEADER,
+            delivery_header=plane.DELIVERY_HEADER,
+            drop_seconds=DROP_SECONDS,
+        ),
+        Door(
+            source=Source.GITEA,
+            secrets=gitea_secrets,
+            verify=gitea.verify,
+            event_header=gitea.EVENT_HEADER,
+            delivery_header=gitea.DELIVERY_HEADER,
+            drop_seconds=0.0,
+        ),
+    )
+    for door in doors:
+        app.router.add_post(f"/webhooks/{door.source.value}", _receiver(door))
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", _readyz)
+    return app
+
+
+def _receiver(door: Door) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def receive(request: web.Request) -> web.Response:
+        # The order is part of the contract (docs/reference/webhooks.md): cheap checks before the body is
+        # read, the signature before anything is stored, and never 2xx before it is stored.
+        refusal = _refuse_unread(request)
+        if refusal is not None:
+            return _refuse(door, *refusal)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _read(request)
+        except TimeoutError:
+            return _refuse(door, 408, f"the body did not arrive within {BODY_SECONDS:.0f} seconds")
+        except (RequestPayloadError, ClientPayloadError, ConnectionError):
+            return _refuse(door, 400, "the body could not be read to its end")
+        if body is None:
+            return _refuse(door, 413, f"the body is larger than {MAX_BODY} bytes")
+        if not door.verify(body, request.headers, door.secrets):
+            return _refuse(door, 401, "the signature is not valid")
+        return await _store(request, door, body)
+
+    return receive
+
+
+def _refuse_unread(request: web.Request) -> tuple[int, str] | None:
+    """What is wrong with a request before its body is read."""
+    types = [value.lower().replace(" ", "") for value in request.headers.getall("Content-Type", ())]
+    if types not in (["application/json"], ["application/json;charset=utf-8"]):
+        return 415, "the content type must be application/json"
+    if any(value.lower() != "identity" for value in request.headers.getall("Content-Encoding", ())):
+        return 415, "the body must not be compressed"
+    if request.content_length is not None and request.content_length > MAX_BODY:
+        return 413, f"the body is larger than {MAX_BODY} bytes"
+    return None
+
+
+async def _read(request: web.Request) -> bytes | None:
+    """The whole body, or None as soon as it is too large."""
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return None
+    return bytes(body)
+
+
+async def _store(request: web.Request, door: Door, body: bytes) -> web.Response:
+    outage = request.app[OUTAGE]
+    headers = _kept_headers(request.headers)
+    try:
+        async with asyncio.timeout(STORE_SECONDS):
+            receipt = await request.app[INBOX].receive(
+                door.source,
+                body,
+                headers=headers,
+                event=headers.get(door.event_header.lower(), ""),
+                delivery_id=headers.get(door.delivery_header.lower(), ""),
+            )
+    except STORE_DOWN as error:
+        lasting = outage.lasting(request.app[CLOCK]())
+        log.error(  # noqa: TRY400 - an outage fills no log with tracebacks
+            "delivery not stored",
+            source=door.source.value,
+            cause=type(error).__name__,
+            outage_seconds=lasting,
+        )
+        if lasting < door.drop_seconds and request.transport is not None:
+            request.transport.abort()
+        return _refuse(door, 503, "the delivery can not be stored now")
+    outage.over()
+    log.info("delivery stored", source=door.source.value, row=receipt.id, times_received=receipt.times_received)
+    return web.json_response({"status": "accepted"}, status=202)
+
+
+def _refuse(door: Door, status: int, reason: str) -> web.Response:
+    log.info("delivery refused", source=door.source.value, status=status, reason=reason)
+    response = web.json_response({"error": reason}, status=status)
+    response.force_close()
+    return response
+
+
+_KEPT = frozenset(
+    name.lower()
+    for name in (
+        "Content-Type",
+        "User-Agent",
+        plane.EVENT_HEADER,
+        plane.DELIVERY_HEADER,
+        gitea.EVENT_HEADER,
+        gitea.DELIVERY_HEADER,
+        "X-Gitea-Event",
+        "X-Gitea-Hook-Installation-Target-Type",
+    )
+)
+
+
+def _kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The few headers worth keeping, as text that can be stored. Not being signed, they prove nothing."""
+    return {
+        name.lower(): value.encode("ascii", "backslashreplace").decode()[:200]
+        for name, value in headers.items()
+        if name.lower() in _KEPT
+    }
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    """The process answers. Nothing is asked of anyone."""
+    return web.json_response({"status": "alive"})
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    """Whether webhooks can be accepted, and what each dependency says."""
+    checks = request.app[CHECKS]
+    causes = dict(zip(checks, await asyncio.gather(*map(_cause, checks.values())), strict=True))
+    failing = [name for name, cause in causes.items() if cause]
+    ready = not any(checks[name].required for name in failing)
+    status = "not ready" if not ready else "degraded" if failing else "ready"
+    dependencies = {name: {"ok": not cause, "cause": cause} for name, cause in causes.items()}
+    return web.json_response({"status": status, "dependencies": dependencies}, status=200 if ready else 503)
+
+
+async def _cause(check: Check) -> str:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await check.probe()
+    except TimeoutError:
+        return f"no answer within {PROBE_SECONDS:.0f} seconds"
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the cause
+        return f"{type(error).__name__}: {error}"[:300]
+    return ""

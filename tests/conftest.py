@@ -1,0 +1,21 @@
+"""The process ends hard after the tests: the Temporal SDK can hang while the interpreter shuts down."""
+
+import os
+import sys
+
+import pytest
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave with pytest's own exit code (sdk-python#300)."""
+    status = getattr(config, "_orch_exit_status", None)
+    if status is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how the run ended."""
+    session.config._orch_exit_status = int(exitstatus)
