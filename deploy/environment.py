@@ -54,6 +54,13 @@ def describe(
         for name in ("plane", "gitea", "telegram"):
             values[f"ORCH_{name.upper()}_URL"] = f"http://{LOOPBACK}:{ports[name]}"
         values |= {name: secrets[name] for name in (*_TOKENS, *_WEBHOOK_SECRETS)}
+    if "worker" in services:
+        values |= {
+            "ORCH_ISOLATION": "preferred",
+            "ORCH_PLANE_RATE": "50",
+            "ORCH_SCRIPTED_PLAYBOOK": str(home.root / "playbook.json"),
+            "ORCH_TELEGRAM_CHAT": "424242",
+        }
     return values
 
 

@@ -13,6 +13,7 @@ from temporalio.client import Client
 
 from deploy import environment
 from deploy.catalogue import PORTS
+from deploy.demo.seed import seed
 from deploy.home import Home, write_private
 from deploy.migrate import upgrade
 from deploy.ports import LOOPBACK
@@ -34,6 +35,7 @@ class Plan:
     ports: Mapping[str, int]
     cluster: Cluster | None
     values: Mapping[str, str]
+    secrets: Mapping[str, str]
 
     def services(self) -> list[Service]:
         """The services, in the order they start."""
@@ -76,7 +78,13 @@ class Plan:
         names = PORTS["sandbox"]
         write_private(config, json.dumps(sandbox_config(self.home, self.ports), indent=2) + "\n")
         urls = [f"http://{LOOPBACK}:{self.ports[name]}/_sandbox/healthz" for name in names]
-        return self._python("sandbox", ("deploy.sandbox", "--config", str(config)), answers(*urls))
+        service = self._python("sandbox", ("deploy.sandbox", "--config", str(config)), answers(*urls))
+
+        async def prepare() -> None:
+            await seed(self.home, self.ports, self.secrets)
+
+        # Who has no worker to configure wants the servers empty.
+        return dataclasses.replace(service, once_ready=prepare) if "worker" in self.names else service
 
     def _api(self) -> Service:
         return self._python("api", ("api",), answers(f"http://{LOOPBACK}:{self.ports['api']}/healthz"))
@@ -103,6 +111,8 @@ class Plan:
 def sandbox_config(home: Home, ports: Mapping[str, int]) -> dict[str, str | int]:
     """What the sandbox servers are told. People and browsers reach them by another name than programs do."""
     return {
+        # Plane's own 60 calls a minute would make a demo of a minute wait for most of it.
+        "plane_rate_limit": 6000,
         "home": str(home.sandbox),
         "host": LOOPBACK,
         **{f"{name}_port": ports[name] for name in PORTS["sandbox"]},

@@ -112,7 +112,7 @@ class Supervisor:
             database_url=cluster.url() if cluster is not None else "",
         )
         environment.write(self.home, values)
-        return Plan(self.home, self.names, chosen, cluster, values)
+        return Plan(self.home, self.names, chosen, cluster, values, secrets)
 
     async def _housekeeping(self) -> None:
         """Until the owner, if there is one, is gone: keep logs short."""

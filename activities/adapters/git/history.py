@@ -57,10 +57,8 @@ class History:
 
     async def resolve(self, ref: str) -> str | None:
         """The commit that a branch name, a full ref or a full commit id stands for, or None."""
-        if is_sha(ref):
-            name = ref
-        else:
-            name = check_ref(ref) if ref.startswith("refs/") else f"refs/heads/{check_branch(ref)}"
+        branch_or_ref = ref if is_sha(ref) or ref.startswith("refs/") else f"refs/heads/{check_branch(ref)}"
+        name = branch_or_ref if is_sha(branch_or_ref) else check_ref(branch_or_ref)
         found = await self._git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", ok=(0, 1, 128))
         if found.exit_code == 0:
             return found.text
