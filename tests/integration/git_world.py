@@ -5,8 +5,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from activities.adapters.git import Mirror
 
 _ENV = {
@@ -74,11 +72,9 @@ class World:
         return Repo(self.remote).git("rev-parse", "--verify", "-q", f"refs/heads/{branch}", check=False)
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> World:
+async def make_world(root: Path) -> World:
     """A remote with one commit on main, mirrored."""
-    remote = tmp_path / "remote.git"
-    person = tmp_path / "person"
+    remote, person = root / "remote.git", root / "person"
     for args in (
         ["init", "-q", "--bare", "-b", "main", str(remote)],
         ["init", "-q", "-b", "main", str(person)],
@@ -87,12 +83,8 @@ async def world(tmp_path: Path) -> World:
     repo = Repo(person)
     repo.git("remote", "add", "origin", str(remote))
     repo.commit("начало", a__txt="one\ntwo\nthree\n", b__txt="b\n")
-    world = World(
-        remote,
-        repo,
-        Mirror(tmp_path / "mirrors/repo.git", str(remote), protected=frozenset({"task/keep"})),
-        tmp_path,
-    )
+    mirror = Mirror(root / "mirrors/repo.git", str(remote), protected=frozenset({"task/keep"}))
+    world = World(remote, repo, mirror, root)
     world.publish("main")
-    await world.mirror.ensure()
+    await mirror.ensure()
     return world
