@@ -404,7 +404,18 @@ async def test_a_hostile_clone_runs_nothing_when_it_is_imported_from(world: Worl
 
 
 @pytest.mark.parametrize(
-    "attack", ["gitfile", "git link", "alternates", "objects link", "ref link", "symref", "fifo"]
+    "attack",
+    [
+        "gitfile",
+        "git link",
+        "alternates",
+        "objects link",
+        "object link",
+        "object fifo",
+        "ref link",
+        "symref",
+        "fifo",
+    ],
 )
 async def test_a_clone_that_points_elsewhere_is_refused(world: World, attack: str) -> None:
     """A clone whose .git, objects or ref leads out of it is unsafe and imports nothing."""
@@ -425,6 +436,10 @@ async def test_a_clone_that_points_elsewhere_is_refused(world: World, attack: st
         case "objects link":
             (git_dir / "objects").rename(world.root / "elsewhere")
             (git_dir / "objects").symlink_to(world.root / "elsewhere")
+        case "object link":
+            (git_dir / "objects/ab").symlink_to(world.mirror.path / "objects")
+        case "object fifo":
+            os.mkfifo(git_dir / "objects/info/packs")
         case "ref link":
             ref.rename(world.root / "elsewhere")
             ref.symlink_to(world.root / "elsewhere")
