@@ -155,24 +155,72 @@ async def _hook(gitea: GiteaClient, _: HttpClient) -> object:
 GOOD: dict[str, tuple[Call, object]] = {
     "rest_actions_runs_by_sha": (
         lambda gitea, _: gitea.list_runs(HEAD),
-        (Run(id=88, head_sha=HEAD, event="push", status="completed", conclusion="success", html_url="https://gitea.example.com/acme/payments/actions/runs/88"),),
+        (
+            Run(
+                id=88,
+                head_sha=HEAD,
+                event="push",
+                status="completed",
+                conclusion="success",
+                html_url="https://gitea.example.com/acme/payments/actions/runs/88",
+            ),
+        ),
     ),
     "rest_branch_create": (raw("rest_branch_create"), payload("gitea/rest_branch_create")["body"]),
     "rest_branch_get": (lambda gitea, _: gitea.get_branch(BRANCH), Branch(name=BRANCH, commit={"id": HEAD})),
-    "rest_branch_protection_create": (raw("rest_branch_protection_create"), payload("gitea/rest_branch_protection_create")["body"]),
-    "rest_combined_status_failure": (_statuses, (HEAD, "failure", [("CI / test (push)", "success"), ("jenkins/build", "failure")])),
+    "rest_branch_protection_create": (
+        raw("rest_branch_protection_create"),
+        payload("gitea/rest_branch_protection_create")["body"],
+    ),
+    "rest_combined_status_failure": (
+        _statuses,
+        (HEAD, "failure", [("CI / test (push)", "success"), ("jenkins/build", "failure")]),
+    ),
     "rest_combined_status_none": (_statuses, (HEAD, "pending", [])),
-    "rest_combined_status_success": (_statuses, (HEAD, "success", [("CI / lint (push)", "skipped"), ("CI / test (push)", "success")])),
-    "rest_commit_pull": (_merged_pull, (7, "closed", True, MERGED, BOT, payload("gitea/rest_commit_pull")["body"]["head"]["sha"])),
+    "rest_combined_status_success": (
+        _statuses,
+        (HEAD, "success", [("CI / lint (push)", "skipped"), ("CI / test (push)", "success")]),
+    ),
+    "rest_commit_pull": (
+        _merged_pull,
+        (7, "closed", True, MERGED, BOT, payload("gitea/rest_commit_pull")["body"]["head"]["sha"]),
+    ),
     "rest_compare": (raw("rest_compare"), payload("gitea/rest_compare")["body"]),
-    "rest_contents_get": (lambda gitea, _: gitea.get_file("payments/retry.py", BRANCH), b"def retry():\n    pass\n"),
-    "rest_hook_create": (_hook, (9, "gitea", "https://hooks.example.com/gitea", "json", True, tuple(payload("gitea/rest_hook_create")["body"]["events"]))),
+    "rest_contents_get": (
+        lambda gitea, _: gitea.get_file("payments/retry.py", BRANCH),
+        b"def retry():\n    pass\n",
+    ),
+    "rest_hook_create": (
+        _hook,
+        (
+            9,
+            "gitea",
+            "https://hooks.example.com/gitea",
+            "json",
+            True,
+            tuple(payload("gitea/rest_hook_create")["body"]["events"]),
+        ),
+    ),
     "rest_merge_ok": (lambda gitea, _: merge(gitea), Merged()),
-    "rest_merge_already_merged_405": (lambda gitea, _: merge(gitea), NotAllowed("already_merged", "The PR is already merged")),
-    "rest_merge_checking_405": (lambda gitea, _: merge(gitea), NotAllowed("checking", "Please try again later")),
-    "rest_merge_checks_405": (lambda gitea, _: merge(gitea), NotAllowed("checks", "Not all required status checks successful")),
+    "rest_merge_already_merged_405": (
+        lambda gitea, _: merge(gitea),
+        NotAllowed("already_merged", "The PR is already merged"),
+    ),
+    "rest_merge_checking_405": (
+        lambda gitea, _: merge(gitea),
+        NotAllowed("checking", "Please try again later"),
+    ),
+    "rest_merge_checks_405": (
+        lambda gitea, _: merge(gitea),
+        NotAllowed("checks", "Not all required status checks successful"),
+    ),
     "rest_merge_closed_404": (lambda gitea, _: merge(gitea), NotAllowed("closed", "not found")),
-    "rest_merge_conflict_409": (lambda gitea, _: merge(gitea), MergeConflict("Auto-merging payments/client.py\nCONFLICT (content): Merge conflict in payments/client.py\n")),
+    "rest_merge_conflict_409": (
+        lambda gitea, _: merge(gitea),
+        MergeConflict(
+            "Auto-merging payments/client.py\nCONFLICT (content): Merge conflict in payments/client.py\n"
+        ),
+    ),
     "rest_merge_head_moved_409": (lambda gitea, _: merge(gitea), HeadMoved()),
     "rest_merge_push_out_of_date_409": (lambda gitea, _: merge(gitea), BaseMoved()),
     "rest_pull_create": (_created_pull, (7, "2805ea5050b0705743c3582957c18b81dd8e96b8", "main", "open")),
@@ -180,13 +228,33 @@ GOOD: dict[str, tuple[Call, object]] = {
     "rest_pull_get_by_base_head": (lambda gitea, _: gitea.find_pull("main", BRANCH), PULL),
     "rest_pulls_list": (lambda gitea, _: gitea.list_pulls(base="main"), (PULL,)),
     "rest_review_create": (_review, (203, "APPROVED", HEAD, True, False)),
-    "rest_reviews_list": (_reviews, [(201, "anna", "APPROVED", "1a0033d12baaf3c9be28dd88454dac58200850f9", True), (202, "anna", "REQUEST_CHANGES", HEAD, False)]),
+    "rest_reviews_list": (
+        _reviews,
+        [
+            (201, "anna", "APPROVED", "1a0033d12baaf3c9be28dd88454dac58200850f9", True),
+            (202, "anna", "REQUEST_CHANGES", HEAD, False),
+        ],
+    ),
     "rest_status_create": (
         _status,
-        ContextStatus(id=6, context="delivery/review", status="success", description="Agent review passed", target_url="https://ci.example.com/job/payments/91/", created_at=datetime.fromisoformat("2026-11-22T10:45:00Z")),
+        ContextStatus(
+            id=6,
+            context="delivery/review",
+            status="success",
+            description="Agent review passed",
+            target_url="https://ci.example.com/job/payments/91/",
+            created_at=datetime.fromisoformat("2026-11-22T10:45:00Z"),
+        ),
     ),
-    "rest_statuses_list": (_history, [(3, "CI / test (push)", "success"), (2, "CI / test (push)", "pending"), (1, "CI / test (push)", "pending")]),
-}  # fmt: skip
+    "rest_statuses_list": (
+        _history,
+        [
+            (3, "CI / test (push)", "success"),
+            (2, "CI / test (push)", "pending"),
+            (1, "CI / test (push)", "pending"),
+        ],
+    ),
+}
 BAD: dict[str, tuple[type[Exception], int, str]] = {
     "rest_branch_create_exists_409": (Conflict, 409, "The branch already exists."),
     "rest_error_401": (Unauthorized, 401, "token is required"),
@@ -222,7 +290,7 @@ async def test_recorded_answers_are_read_by_value(
 async def test_recorded_errors_are_typed(
     name: str, server: Server, gitea: GiteaClient, http: HttpClient
 ) -> None:
-    """Each recorded error raises its type, with the status and the server's own words, and without the token."""
+    """Each recorded error raises its type, with the status and the server's words, without the token."""
     server.record(f"gitea/{name}")
     kind, status, text = BAD[name]
     with pytest.raises(kind) as caught:
@@ -261,7 +329,7 @@ async def test_pulls_of_other_bases_are_left_out_by_us(server: Server, gitea: Gi
 
 
 async def test_merge_sends_old_names_and_always_the_head(server: Server, gitea: GiteaClient) -> None:
-    """The merge request has the field names every version knows and the tested head, and asks for no auto-merge."""
+    """The merge request has the names every version knows and the tested head, and no auto-merge."""
     server.record("gitea/rest_merge_ok")
     await merge(gitea)
     assert server.requests[0].body == {
@@ -321,7 +389,7 @@ async def test_a_scheduled_merge_is_an_error_and_a_crash_is_ambiguous(
 
 
 def statuses(rows: list[tuple[int, str, str]], size: int) -> Callable[[Request], Answer]:
-    """A combined status in pages of `size`, whatever limit was asked for, with the state of that page only."""
+    """A combined status in pages of `size`, whatever limit was asked for, with that page's state."""
 
     def answer(request: Request) -> Answer:
         page = int(request.query["page"]) - 1
@@ -443,7 +511,7 @@ async def test_hooks_are_listed_over_all_pages(server: Server, gitea: GiteaClien
 
 
 async def test_files_are_regular_small_and_whole(server: Server, gitea: GiteaClient) -> None:
-    """A missing path and a directory are None; a file over the limit and one that is not base64 are errors."""
+    """A missing path and a directory are None; a file over the limit, or not base64, is an error."""
     file = payload("gitea/rest_contents_get")["body"]
     server.on("GET", f"{ROOT}/contents/dir", Answer(200, [file]))
     assert await gitea.get_file("none", "main") is None

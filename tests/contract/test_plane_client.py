@@ -151,9 +151,15 @@ async def _labels(plane: PlaneClient, _: HttpClient) -> object:
 GOOD: dict[str, tuple[Call, object]] = {
     "rest_activities_list": (
         _activities,
-        [(row["verb"], row["field"], row["new_value"]) for row in payload("plane/rest_activities_list")["body"]["results"]],
+        [
+            (row["verb"], row["field"], row["new_value"])
+            for row in payload("plane/rest_activities_list")["body"]["results"]
+        ],
     ),
-    "rest_comment_create": (_created, (COMMENT, "<p>Started work on <code>abc123</code></p>", "delivery-app")),
+    "rest_comment_create": (
+        _created,
+        (COMMENT, "<p>Started work on <code>abc123</code></p>", "delivery-app"),
+    ),
     "rest_comment_delete_204": (raw("plane/rest_comment_delete_204"), 204),
     "rest_comment_patch": (_edited, "<p>edited</p>"),
     "rest_comments_list": (_comments, [(COMMENT, "c-1", BOT, ITEM)]),
@@ -161,7 +167,12 @@ GOOD: dict[str, tuple[Call, object]] = {
     "rest_issue_by_identifier": (lambda plane, _: plane.get_item_by_key("PAY", 1), FULL),
     "rest_issue_create": (
         raw("plane/rest_issue_create", Item),
-        FULL.model_copy(update={"updated_at": at("2026-11-22T13:51:12.138064Z"), "created_at": at("2026-11-22T13:51:12.138041Z")}),
+        FULL.model_copy(
+            update={
+                "updated_at": at("2026-11-22T13:51:12.138064Z"),
+                "created_at": at("2026-11-22T13:51:12.138041Z"),
+            }
+        ),
     ),
     "rest_issue_delete_204": (raw("plane/rest_issue_delete_204"), 204),
     "rest_issue_get": (lambda plane, _: plane.get_item(PROJECT, ITEM), FULL),
@@ -171,10 +182,23 @@ GOOD: dict[str, tuple[Call, object]] = {
         _all_rows,
         [[(4, "Task 2"), (3, "Task 1")], [(2, "Task 0"), (1, "Add retry to payments client")]],
     ),
-    "rest_label_create": (raw("plane/rest_label_create", Label), Label(id=LABEL, name="agent", color="#ff0000")),
+    "rest_label_create": (
+        raw("plane/rest_label_create", Label),
+        Label(id=LABEL, name="agent", color="#ff0000"),
+    ),
     "rest_labels_list": (_labels, [(LABEL, "agent")]),
-    "rest_link_create": (lambda plane, _: plane.create_link(PROJECT, ITEM, "https://gitea.example.com/acme/payments/pulls/7", "PR #7"), True),
-    "rest_link_create_duplicate_400": (lambda plane, _: plane.create_link(PROJECT, ITEM, "https://gitea.example.com/acme/payments/pulls/7", "PR #7"), False),
+    "rest_link_create": (
+        lambda plane, _: plane.create_link(
+            PROJECT, ITEM, "https://gitea.example.com/acme/payments/pulls/7", "PR #7"
+        ),
+        True,
+    ),
+    "rest_link_create_duplicate_400": (
+        lambda plane, _: plane.create_link(
+            PROJECT, ITEM, "https://gitea.example.com/acme/payments/pulls/7", "PR #7"
+        ),
+        False,
+    ),
     "rest_links_list": (raw("plane/rest_links_list"), 200),
     "rest_project_create": (raw("plane/rest_project_create", Project), PAYMENTS),
     "rest_project_member_add": (raw("plane/rest_project_member_add"), 201),
@@ -183,14 +207,29 @@ GOOD: dict[str, tuple[Call, object]] = {
     "rest_search": (raw("plane/rest_search"), 200),
     "rest_state_create_200": (
         lambda plane, _: plane.create_state(PROJECT, "Ready for agent", "unstarted", "#3f76ff"),
-        State(id="84aee9ce-4cdc-4168-9506-3a23ddb88d30", name="Ready for agent", group="unstarted", color="#3f76ff", sequence=70000.0),
+        State(
+            id="84aee9ce-4cdc-4168-9506-3a23ddb88d30",
+            name="Ready for agent",
+            group="unstarted",
+            color="#3f76ff",
+            sequence=70000.0,
+        ),
     ),
     "rest_states_list": (
         _states,
-        [("Backlog", "backlog", True), ("Todo", "unstarted", False), ("In Progress", "started", False), ("Done", "completed", False), ("Cancelled", "cancelled", False)],
+        [
+            ("Backlog", "backlog", True),
+            ("Todo", "unstarted", False),
+            ("In Progress", "started", False),
+            ("Done", "completed", False),
+            ("Cancelled", "cancelled", False),
+        ],
     ),
-    "rest_workspace_members": (lambda plane, _: plane.list_members(), tuple(person.model_copy(update={"role": 20}) for person in PEOPLE)),
-}  # fmt: skip
+    "rest_workspace_members": (
+        lambda plane, _: plane.list_members(),
+        tuple(person.model_copy(update={"role": 20}) for person in PEOPLE),
+    ),
+}
 BAD: dict[str, tuple[type[Exception], int, str]] = {
     "rest_bad_token_403": (Unauthorized, 403, "Given API token is not valid"),
     "rest_no_auth_401": (Unauthorized, 401, "Authentication credentials were not provided."),
@@ -218,7 +257,7 @@ def test_every_recorded_exchange_is_used() -> None:
 async def test_recorded_answers_are_read_by_value(
     name: str, server: Server, plane: PlaneClient, http: HttpClient
 ) -> None:
-    """Each recorded answer gives exactly the values that Plane sent, and the request we send is the recorded one."""
+    """Each recorded answer gives exactly the values Plane sent; the request we send is the recorded one."""
     server.record(f"plane/{name}", *(["plane/rest_issues_list_page2"] if name.endswith("page1") else []))
     call, expected = GOOD[name]
     assert await call(plane, http) == expected
@@ -232,10 +271,10 @@ async def test_recorded_answers_are_read_by_value(
 async def test_recorded_errors_are_typed(
     name: str, server: Server, plane: PlaneClient, http: HttpClient
 ) -> None:
-    """Each recorded error raises its type, with the status and the server's own words, and without the key."""
+    """Each recorded error raises its type, with the status and the server's words, without the key."""
     server.record(f"plane/{name}")
     kind, status, text = BAD[name]
-    with pytest.raises(kind, match="(?s).*") as caught:
+    with pytest.raises(kind) as caught:
         await raw(f"plane/{name}")(plane, http)
     error = caught.value
     assert getattr(error, "status", None) == status
@@ -271,7 +310,7 @@ async def test_a_repeated_comment_is_the_first_one(server: Server, plane: PlaneC
 
 
 async def test_a_comment_key_used_on_another_item_is_a_conflict(server: Server, plane: PlaneClient) -> None:
-    """The external pair is unique in the project: if the existing comment is elsewhere, nothing is returned."""
+    """The pair is unique in the project: if the existing comment is elsewhere, nothing is returned."""
     server.record("plane/rest_comment_create_conflict_409")
     with pytest.raises(Conflict):
         await plane.create_comment(PROJECT, ITEM, "<p>again</p>", "c-1", "delivery-app")

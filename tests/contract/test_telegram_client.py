@@ -110,7 +110,7 @@ async def test_an_edit_without_a_change_is_success(server: Server, telegram: Tel
 
 
 async def test_a_migrated_group_is_followed_once(server: Server, telegram: TelegramClient) -> None:
-    """A message to a group that became a supergroup arrives there, and the new id comes back; an edit tells it."""
+    """A message to a group that became a supergroup arrives there with its new id; an edit tells it."""
     moved = failed(400, "Bad Request: group chat was upgraded", migrate_to_chat_id=-1005)
     server.on("POST", SEND, moved, message(chat=-1005))
     assert await telegram.send_message(-5, "x") == SentMessage(chat_id=-1005, message_id=9)

@@ -74,6 +74,12 @@ class World:
 
 async def make_world(root: Path) -> World:
     """A remote with one commit on main, mirrored."""
+    world = _unmirrored(root)
+    await world.mirror.ensure()
+    return world
+
+
+def _unmirrored(root: Path) -> World:
     remote, person = root / "remote.git", root / "person"
     for args in (
         ["init", "-q", "--bare", "-b", "main", str(remote)],
@@ -86,5 +92,4 @@ async def make_world(root: Path) -> World:
     mirror = Mirror(root / "mirrors/repo.git", str(remote), protected=frozenset({"task/keep"}))
     world = World(remote, repo, mirror, root)
     world.publish("main")
-    await mirror.ensure()
     return world

@@ -38,14 +38,29 @@ from activities.errors import MAX_MESSAGE, to_activity_error, translated, transl
 @pytest.mark.parametrize(
     ("status", "kind", "ambiguous_for_writes"),
     [
-        (301, Rejected, None), (302, Rejected, None), (307, Rejected, None),
-        (400, Rejected, None), (401, Unauthorized, None), (403, Unauthorized, None), (404, NotFound, None),
-        (405, Rejected, None), (408, Unavailable, True), (409, Conflict, None), (410, NotFound, None),
-        (413, Rejected, None), (415, Rejected, None), (422, Rejected, None), (425, Unavailable, True),
-        (429, RateLimited, None), (500, Unavailable, True), (502, Unavailable, True), (503, Unavailable, True),
-        (504, Unavailable, True), (599, Unavailable, True),
+        (301, Rejected, None),
+        (302, Rejected, None),
+        (307, Rejected, None),
+        (400, Rejected, None),
+        (401, Unauthorized, None),
+        (403, Unauthorized, None),
+        (404, NotFound, None),
+        (405, Rejected, None),
+        (408, Unavailable, True),
+        (409, Conflict, None),
+        (410, NotFound, None),
+        (413, Rejected, None),
+        (415, Rejected, None),
+        (422, Rejected, None),
+        (425, Unavailable, True),
+        (429, RateLimited, None),
+        (500, Unavailable, True),
+        (502, Unavailable, True),
+        (503, Unavailable, True),
+        (504, Unavailable, True),
+        (599, Unavailable, True),
     ],
-)  # fmt: skip
+)
 def test_every_status_means_one_thing(
     status: int, kind: type[AdapterError], ambiguous_for_writes: bool | None
 ) -> None:
@@ -67,9 +82,19 @@ def test_success_is_no_error(status: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("56", 56.0), ("0.5", 0.5), ("0", 0.0), ("-5", 0.0), ("999999999", MAX_RETRY_AFTER), ("soon", None), ("", None),
-     ("nan", None), ("inf", None), ("1e400", None)],
-)  # fmt: skip
+    [
+        ("56", 56.0),
+        ("0.5", 0.5),
+        ("0", 0.0),
+        ("-5", 0.0),
+        ("999999999", MAX_RETRY_AFTER),
+        ("soon", None),
+        ("", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e400", None),
+    ],
+)
 def test_retry_after_is_bounded_and_never_trusted(value: str, seconds: float | None) -> None:
     """Seconds are taken between 0 and an hour; nonsense is as good as nothing."""
     assert retry_after_of({"retry-after": value}) == seconds
@@ -140,8 +165,13 @@ async def client(url: str, **options: object) -> AsyncIterator[HttpClient]:
     async with aiohttp.ClientSession() as session:
         secret = {"X-API-Key": "key-123"}
         yield HttpClient(
-            session, f"{url}/bot42:token", service="svc", headers=secret, secrets=("42:token",), **options  # type: ignore[arg-type]
-        )  # fmt: skip
+            session,
+            f"{url}/bot42:token",
+            service="svc",
+            headers=secret,
+            secrets=("42:token",),
+            **options,  # type: ignore[arg-type]
+        )
 
 
 class Thing(BaseModel):
@@ -170,7 +200,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\
     ids=["cut", "half", "html", "shape", "list", "deep", "gzip", "large", "silent", "garbage"],
 )
 async def test_an_unusable_answer_is_unavailable_and_ambiguous_only_for_writes(data: bytes) -> None:
-    """A cut, foreign, oversized or malformed answer raises Unavailable, with no secret in its whole traceback."""
+    """A cut, foreign, oversized or malformed answer raises Unavailable, no secret in its traceback."""
     async with socket_server(says(data)) as url, client(url, max_bytes=1_000_000) as http:
         for method in ("GET", "POST"):
             with pytest.raises(Unavailable) as caught:
@@ -236,15 +266,23 @@ async def test_an_error_body_that_repeats_the_token_is_redacted() -> None:
 @pytest.mark.parametrize(
     ("error", "permanent", "delay"),
     [
-        (Unauthorized("x", status=401), True, None), (NotFound("x", status=404), True, None), (Conflict("x"), True, None),
-        (Rejected("x", status=422), True, None), (InvalidName("x"), True, None), (ProcessNotStarted("x"), True, None),
-        (RateLimited("x", retry_after=7), False, 7.0), (Unavailable("x"), False, None),
+        (Unauthorized("x", status=401), True, None),
+        (NotFound("x", status=404), True, None),
+        (Conflict("x"), True, None),
+        (Rejected("x", status=422), True, None),
+        (InvalidName("x"), True, None),
+        (ProcessNotStarted("x"), True, None),
+        (RateLimited("x", retry_after=7), False, 7.0),
+        (Unavailable("x"), False, None),
         (Unavailable("x", retry_after=0.5), False, 0.5),
-        (GitError("x"), False, None), (GitError("x", kind="corrupt"), False, None), (GitError("x", kind="disk"), False, None),
-        (GitError("x", kind="unsafe"), True, None), (GitError("x", kind="exists"), True, None),
+        (GitError("x"), False, None),
+        (GitError("x", kind="corrupt"), False, None),
+        (GitError("x", kind="disk"), False, None),
+        (GitError("x", kind="unsafe"), True, None),
+        (GitError("x", kind="exists"), True, None),
         (ValueError("x"), False, None),
     ],
-)  # fmt: skip
+)
 def test_errors_become_retries_or_ends(error: Exception, permanent: bool, delay: float | None) -> None:
     """What asking again cannot mend is final; what the server timed waits exactly that long."""
     failure = to_activity_error(error)
@@ -260,7 +298,7 @@ def test_activity_errors_are_short_and_say_what_is_known() -> None:
 
 
 async def test_translated_changes_adapter_errors_only() -> None:
-    """A decorated activity raises activity errors for adapter errors and leaves all others, and results, alone."""
+    """A decorated activity turns adapter errors into activity errors and leaves all else alone."""
 
     @translated
     async def act(error: BaseException | None) -> int:
