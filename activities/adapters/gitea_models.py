@@ -16,7 +16,7 @@ OverallState = Literal["pending", "success", "failure"]
 class GiteaModel(BaseModel):
     """Immutable, tolerant of fields that a newer Gitea adds."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True)
 
 
 class User(GiteaModel):

@@ -45,11 +45,13 @@ time.sleep(600)
 
 
 async def python(script: str, *args: object, cwd: Path, **options: object) -> ProcessResult:
+    """Run a Python script with our runner."""
     argv = [sys.executable, "-c", textwrap.dedent(script), *map(str, args)]
     return await run(argv, cwd=cwd, env=ENV, **({"timeout": 30.0, "grace": 0.3} | options))  # type: ignore[arg-type]
 
 
 async def eventually(condition: object, seconds: float = 15.0) -> None:
+    """Wait until the condition holds; fail if it never does."""
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "the condition did not come true in time"
@@ -57,6 +59,7 @@ async def eventually(condition: object, seconds: float = 15.0) -> None:
 
 
 def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -103,7 +106,7 @@ async def test_missing_program_and_missing_directory_are_typed(tmp_path: Path) -
 async def test_timeout_kills_a_daemonised_grandchild(tmp_path: Path) -> None:
     """A grandchild with its own session and another parent is gone when the timeout is reported."""
     mark = tmp_path / "pid"
-    task = asyncio.create_task(python(DAEMON, mark, "stay", cwd=tmp_path, timeout=3.0))
+    task = asyncio.create_task(python(DAEMON, mark, "stay", cwd=tmp_path, timeout=5.0))
     await eventually(mark.exists)
     assert alive(int(mark.read_text()))
     result = await task
@@ -136,7 +139,7 @@ async def test_cancellation_kills_the_tree_before_it_is_passed_on(tmp_path: Path
 async def test_a_program_that_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
     """TERM comes first; what ignores it is killed when the grace is over."""
     seen: list[bytes] = []
-    result = await python(STUBBORN, cwd=tmp_path, timeout=2.0, grace=0.3, on_output=seen.append)
+    result = await python(STUBBORN, cwd=tmp_path, timeout=5.0, grace=0.3, on_output=seen.append)
     assert b"".join(seen) == b"ready\n"
     assert (result.exit_code, result.timed_out) == (-signal.SIGKILL, True)
 
@@ -203,9 +206,7 @@ asyncio.run(main())
 
 
 async def test_a_killed_worker_takes_its_child_along_and_the_orphan_keeps_the_lock(tmp_path: Path) -> None:
-    """After SIGKILL of the parent the child is dead; a daemon that outlives it still holds the workspace lock,
-    and sweeping by the run id frees it.
-    """
+    """SIGKILL of the parent kills the child; an outliving daemon holds the lock until it is swept."""
     mark, lock_path, run_id = tmp_path / "pid", tmp_path / "work.lock", uuid.uuid4().hex
     parent = await asyncio.create_subprocess_exec(
         sys.executable,

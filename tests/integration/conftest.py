@@ -16,9 +16,6 @@ import asyncpg
 import pytest
 
 from api.inbox import Inbox, open_pool
-from tests.git_world import world
-
-__all__ = ["world"]
 
 MIGRATION = Path(__file__).parents[2] / "deploy/migrations/versions/0001_first_light.py"
 

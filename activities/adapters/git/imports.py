@@ -3,6 +3,7 @@
 Fetching from the clone itself would start `git upload-pack` inside it, which reads its configuration. So git
 is never pointed at the clone: we read the ref as a plain file, and let git see only the clone's object store,
 as an alternate of a throw-away repository of our own. Every new object is checked on its way in.
+The agent must have ended: what is checked here must not change between the check and the use.
 """
 
 import asyncio
@@ -78,9 +79,19 @@ def _object_store(clone: Path) -> Path:
     for name in _ALTERNATES:
         if os.path.lexists(objects / "info" / name):
             raise GitError(f"the clone has objects/info/{name}", kind="unsafe")
+    _refuse_links(objects)
     if "\n" in str(objects) or str(objects).startswith('"'):
         raise GitError("the clone's path cannot be written as an alternate", kind="unsafe")
     return objects.absolute()
+
+
+def _refuse_links(objects: Path) -> None:
+    """A link to another repository's object, or a pipe to wait at for ever, is no plain object store."""
+    for directory, _, _ in os.walk(objects):
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                    raise GitError(f"objects/{entry.name} in the clone is not plain", kind="unsafe")
 
 
 def _plain_directory(path: Path, *, missing_ok: bool = False) -> Path:

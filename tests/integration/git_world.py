@@ -5,8 +5,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from activities.adapters.git import Mirror
 
 _ENV = {
@@ -29,7 +27,9 @@ class Repo:
 
     def git(self, *args: str, check: bool = True) -> str:
         """Run git here and return what it prints."""
-        done = subprocess.run(["git", *args], cwd=self.path, env=_ENV, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *args], cwd=self.path, env=_ENV, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip()
 
@@ -72,11 +72,15 @@ class World:
         return Repo(self.remote).git("rev-parse", "--verify", "-q", f"refs/heads/{branch}", check=False)
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> World:
+async def make_world(root: Path) -> World:
     """A remote with one commit on main, mirrored."""
-    remote = tmp_path / "remote.git"
-    person = tmp_path / "person"
+    world = _unmirrored(root)
+    await world.mirror.ensure()
+    return world
+
+
+def _unmirrored(root: Path) -> World:
+    remote, person = root / "remote.git", root / "person"
     for args in (
         ["init", "-q", "--bare", "-b", "main", str(remote)],
         ["init", "-q", "-b", "main", str(person)],
@@ -85,12 +89,7 @@ async def world(tmp_path: Path) -> World:
     repo = Repo(person)
     repo.git("remote", "add", "origin", str(remote))
     repo.commit("начало", a__txt="one\ntwo\nthree\n", b__txt="b\n")
-    world = World(
-        remote,
-        repo,
-        Mirror(tmp_path / "mirrors/repo.git", str(remote), protected=frozenset({"task/keep"})),
-        tmp_path,
-    )
+    mirror = Mirror(root / "mirrors/repo.git", str(remote), protected=frozenset({"task/keep"}))
+    world = World(remote, repo, mirror, root)
     world.publish("main")
-    await world.mirror.ensure()
     return world
