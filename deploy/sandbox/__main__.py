@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deploy.sandbox import Sandbox, SandboxConfig
+from deploy.sandbox.store import HomeInUseError
 
 
 async def serve(config: SandboxConfig) -> None:
@@ -25,7 +26,7 @@ async def serve(config: SandboxConfig) -> None:
 
 
 def main() -> int:
-    """Read the configuration and serve; 2 means the configuration is wrong."""
+    """Read the configuration and serve; 2 means the configuration is wrong, 1 that its home is in use."""
     parser = argparse.ArgumentParser(prog="python -m deploy.sandbox", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="a JSON file; see docs/reference/sandbox.md")
     path = parser.parse_args().config
@@ -34,7 +35,11 @@ def main() -> int:
     except (OSError, ValidationError) as error:
         sys.stderr.write(f"{path}: {error}\n")
         return 2
-    asyncio.run(serve(config))
+    try:
+        asyncio.run(serve(config))
+    except HomeInUseError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     return 0
 
 

@@ -41,7 +41,7 @@ class RouteFault(BaseModel):
     delay_seconds: float = Field(default=0, ge=0)
     status: int | None = Field(default=None, description="null: the connection is cut without an answer.")
     headers: dict[str, str] = Field(default_factory=dict)
-    body: str = ""
+    body: str = Field(default="{}", description="Sent as JSON unless headers say otherwise.")
 
     def matches(self, request: web.Request) -> bool:
         """Whether this request is hit."""
@@ -113,4 +113,5 @@ class Faults:
             if request.transport:
                 request.transport.abort()
             raise web.HTTPServiceUnavailable
-        return web.Response(status=fault.status, headers=fault.headers, text=fault.body)
+        headers = {"Content-Type": "application/json", **fault.headers}
+        return web.Response(status=fault.status, headers=headers, text=fault.body)

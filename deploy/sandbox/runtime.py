@@ -5,15 +5,16 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from aiohttp import web
+from pydantic import Field
 
 from deploy.sandbox.config import SERVERS, SandboxConfig
 from deploy.sandbox.gitea.server import GiteaServer
 from deploy.sandbox.plane.server import PlaneServer
 from deploy.sandbox.production import ProductionServer
-from deploy.sandbox.store import Store
+from deploy.sandbox.store import Record, Store, Table
 from deploy.sandbox.telegram import TelegramServer
 
 STATE_FILE = "sandbox.json"
@@ -30,6 +31,13 @@ class Server(Protocol):
 
     async def stop(self) -> None:
         """Leave no work running."""
+
+
+class Ports(Record):
+    """The ports of the last run."""
+
+    ONLY: ClassVar[str] = "last"
+    ports: dict[str, int] = Field(default_factory=dict)
 
 
 class Sandbox:
@@ -85,13 +93,22 @@ class Sandbox:
         """What links for people start with; another one than the API's, as in most installations."""
         return self.config.gitea_public_url or _local(self.gitea_url)
 
+    @property
+    def _state_file(self) -> Path:
+        return self.config.home / STATE_FILE
+
     async def _start(self) -> None:
         home = self.config.home
         home.mkdir(parents=True, exist_ok=True)
         self._store = Store(home / "sandbox.sqlite3")
+        self._state_file.unlink(missing_ok=True)
         # Links inside answers name the port, so every port is taken before a server is built.
-        sockets = {name: self._take_port(name) for name in SERVERS}
-        self.urls = {name: f"http://{self.config.host}:{taken.getsockname()[1]}" for name, taken in sockets.items()}
+        table = Table(self._store, "sandbox.ports", Ports)
+        last = table.get(Ports.ONLY) or Ports(id=Ports.ONLY)
+        sockets = {name: self._take_port(name, last.ports.get(name, 0)) for name in SERVERS}
+        ports = {name: int(taken.getsockname()[1]) for name, taken in sockets.items()}
+        table.put(Ports(id=Ports.ONLY, ports=ports))
+        self.urls = {name: f"http://{self.config.host}:{port}" for name, port in ports.items()}
         gitea = GiteaServer(self._store, self.config, self.gitea_public_url)
 
         def find_bare(owner: str, name: str) -> Path | None:
@@ -113,22 +130,15 @@ class Sandbox:
             await server.start()
         self._write_state()
 
-    def _take_port(self, name: str) -> socket.socket:
+    def _take_port(self, name: str, last: int) -> socket.socket:
         """The configured port; for 0 the last run's if it is free, so that stored links still work."""
         configured = self.config.port(name)
         try:
-            return socket.create_server((self.config.host, configured or self._last_port(name)))
+            return socket.create_server((self.config.host, configured or last))
         except OSError:
             if configured:
                 raise
             return socket.create_server((self.config.host, 0))
-
-    def _last_port(self, name: str) -> int:
-        try:
-            state = json.loads((self.config.home / STATE_FILE).read_text())
-            return int(state["ports"][name])
-        except (OSError, ValueError, KeyError):
-            return 0
 
     def _write_state(self) -> None:
         """Written last and at once: a reader who finds the file finds running servers."""
@@ -138,12 +148,14 @@ class Sandbox:
             "urls": self.urls,
             "public_urls": {"plane": self.plane_public_url, "gitea": self.gitea_public_url},
         }
-        fresh = self.config.home / f"{STATE_FILE}.{os.getpid()}"
+        fresh = self._state_file.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(state, indent=2) + "\n")
-        fresh.replace(self.config.home / STATE_FILE)
+        fresh.replace(self._state_file)
 
     async def close(self) -> None:
         """Stop listening, then working, then remembering."""
+        if self._store:
+            self._state_file.unlink(missing_ok=True)
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         for server in self._servers:
             await server.stop()

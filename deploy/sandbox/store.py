@@ -13,6 +13,18 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
+LOCK_SECONDS = 2.0
+SCHEMA = """
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS records (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (kind, id)
+);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+
 
 class Record(BaseModel):
     """A stored object. Change its fields freely, then `put` it."""
@@ -23,23 +35,21 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
+class HomeInUseError(Exception):
+    """Another process has the file open."""
+
+
 class Store:
-    """The file itself. Ask it for tables and for numbers that never repeat."""
+    """The file itself, held by one process alone, and numbers that never repeat."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.executescript(
-            """
-            PRAGMA journal_mode = WAL;
-            PRAGMA synchronous = NORMAL;
-            CREATE TABLE IF NOT EXISTS records (
-                position INTEGER PRIMARY KEY AUTOINCREMENT,
-                kind TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (kind, id)
-            );
-            CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-            """
-        )
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_SECONDS)
+        try:
+            self._db.executescript(SCHEMA)
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise HomeInUseError(f"{path.parent} is used by another sandbox: {error}") from error
 
     def close(self) -> None:
         """Close the file; the store is of no use afterwards."""

@@ -1,4 +1,4 @@
-"""A running sandbox with two projects' worth of people, a receiver that keeps every webhook, and real git clients."""
+"""A running sandbox with people in it, a receiver that keeps every webhook, and real git clients."""
 
 import asyncio
 import json
@@ -37,6 +37,7 @@ class Received:
 
     @property
     def body(self) -> Any:
+        """The JSON it carries."""
         return json.loads(self.raw)
 
 
@@ -53,6 +54,7 @@ class Receiver:
         return [hook for hook in self.got if hook.headers.get(header) == event]
 
     async def handle(self, request: web.Request) -> web.Response:
+        """Keep it, then answer."""
         self.got.append(Received(dict(request.headers), await request.read()))
         return web.Response(status=self.status)
 
@@ -67,6 +69,18 @@ async def eventually(read: Callable[[], Any], seconds: float = 15) -> Any:
             return result
         assert time.monotonic() < deadline, "it never happened"
         await asyncio.sleep(0.02)
+
+
+def started(*argv: str) -> bool:
+    """Whether any process of this machine runs with exactly these arguments."""
+    wanted = "".join(f"{word}\0" for word in argv).encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes() == wanted:
+                return True
+        except OSError:
+            continue
+    return False
 
 
 class Harness:

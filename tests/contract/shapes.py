@@ -15,7 +15,7 @@ def recorded(vendor: str, name: str) -> dict[str, Any]:
 
 
 def differences(actual: object, expected: object, at: str = "$") -> Iterator[str]:
-    """Where two JSON values differ in shape. Null fits everything: one recording cannot tell what else may stand there."""
+    """Where two JSON values differ in shape; null fits everything, as one recording cannot tell more."""
     if actual is None or expected is None:
         return
     if type(actual) is not type(expected):

@@ -29,6 +29,12 @@ def _bad_json(message: str) -> RefusalError:
     return RefusalError(400, {"detail": message})
 
 
+def _name(body: Json) -> str:
+    if not isinstance(body.get("name"), str) or not body["name"].strip():
+        raise RefusalError(400, {"name": ["This field is required."]})
+    return str(body["name"])
+
+
 class PlaneApi:
     """Handlers; the rules are in `PlaneService`."""
 
@@ -109,7 +115,7 @@ class PlaneApi:
         if any(row.name == body.get("name") for row in rows):
             raise RefusalError(409, {"error": "State with the same name already exists in the project"})
         state = State(
-            id=str(uuid.uuid4()), workspace=project.workspace, project=project.id, name=body["name"],
+            id=str(uuid.uuid4()), workspace=project.workspace, project=project.id, name=_name(body),
             group=body.get("group", "backlog"), color=body.get("color", "#60646C"),
             sequence=max((row.sequence for row in rows), default=0) + 15000, created_by=request[USER].id,
             created_at=time.time(),
@@ -124,7 +130,7 @@ class PlaneApi:
         """A new label."""
         project, body = project_of(request, self.tables), await json_body(request, _bad_json)
         label = Label(
-            id=str(uuid.uuid4()), workspace=project.workspace, project=project.id, name=body["name"],
+            id=str(uuid.uuid4()), workspace=project.workspace, project=project.id, name=_name(body),
             color=body.get("color", ""), created_by=request[USER].id, created_at=time.time(),
         )  # fmt: skip
         return web.json_response(shapes.label(self.tables.labels.put(label)), status=201)
