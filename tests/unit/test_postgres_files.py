@@ -105,7 +105,7 @@ def test_unreachable_data_are_explained(open_folder: Path) -> None:
 
 
 def test_cut_short_initialisation_is_begun_again(open_folder: Path) -> None:
-    """What an interrupted first start left behind is removed, and the data folder is made whole."""
+    """Leftovers of an interrupted first start are removed; data of another major version are refused."""
     (open_folder / "data.new").mkdir()
     (open_folder / "data.new" / "half").touch()
     (open_folder / "password.new").touch()
@@ -114,6 +114,10 @@ def test_cut_short_initialisation_is_begun_again(open_folder: Path) -> None:
     cluster = Cluster(open_folder / "data", programs, account, port=1, password="secret")
     cluster.initialise()
     assert sorted(path.name for path in open_folder.iterdir()) == ["data"]
+    cluster.initialise()
+    (open_folder / "data" / "PG_VERSION").write_text("17\n")
+    with pytest.raises(StackError, match=r"was made by PostgreSQL 17, installed is 18"):
+        cluster.initialise()
     method = subprocess.run(
         ["grep", "-vE", "^#|^$", str(open_folder / "data" / "pg_hba.conf")],
         capture_output=True,

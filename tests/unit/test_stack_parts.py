@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from temporalio.envconfig import ClientConfig
 
 from deploy import environment, logs, ports, processes
 from deploy.catalogue import SERVICES, in_order
@@ -101,11 +102,11 @@ def test_each_process_is_given_its_own_secrets_only(service: str, values: dict[s
     """Worker and API are started without each other's secrets, whether made by the stack or inherited."""
     others = set(SECRET_VALUES) - set(environment.SECRETS_OF[service])
     outer = dict.fromkeys(SECRET_VALUES, "inherited") | {f"{name}_FILE": "/file" for name in SECRET_VALUES}
-    outer |= {"ORCH_SMTP_PASSWORD": "x", "TEMPORAL_API_KEY": "x", "PATH": "/bin"}
+    outer |= {"ORCH_SMTP_PASSWORD": "x", "PATH": "/bin"}
     given = environment.for_service(service, values, outer)
     assert not others & set(given)
     assert not {f"{name}_FILE" for name in others} & set(given)
-    assert not {"ORCH_SMTP_PASSWORD", "TEMPORAL_API_KEY"} & set(given)
+    assert "ORCH_SMTP_PASSWORD" not in given
     for name in environment.SECRETS_OF[service]:
         assert given[name] == f"value of {name}"
     assert given["ORCH_DATABASE_URL"] == "postgresql://x"
@@ -147,6 +148,30 @@ def test_without_the_sandbox_a_persons_own_servers_are_used(home: Home) -> None:
     worker = environment.for_service("worker", values, outer)
     assert worker["ORCH_PLANE_URL"] == "https://plane.example"
     assert worker["ORCH_PLANE_TOKEN"] == "own"
+
+
+def test_the_users_own_temporal_configuration_stays_out(home: Home, values: Mapping[str, str]) -> None:
+    """Certificates and profiles for other servers do not reach processes that use the embedded one."""
+    outer = {"TEMPORAL_ADDRESS": "cloud:7233", "TEMPORAL_PROFILE": "prod", "TEMPORAL_API_KEY": "key"}
+    for service in ("worker", "api"):
+        given = environment.for_service(service, values, outer)
+        assert {key for key in given if key.startswith("TEMPORAL_")} == {
+            *("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_CONFIG_FILE"),
+        }
+    environment.write(home, values)
+    config = ClientConfig.load_client_connect_config(
+        config_file=str(home.temporal_config), override_env_vars={}
+    )
+    assert config["target_host"] == values["TEMPORAL_ADDRESS"]
+    assert config["namespace"] == "orch"
+
+
+def test_without_the_server_the_users_temporal_configuration_is_used(home: Home) -> None:
+    """A stack without Temporal passes on how to reach the user's own cluster, key included."""
+    values = environment.describe(home, PORTS, SECRET_VALUES, services=("api",), database_url="")
+    outer = {"TEMPORAL_ADDRESS": "cloud:7233", "TEMPORAL_API_KEY": "key"}
+    given = environment.for_service("api", values, outer)
+    assert outer.items() <= given.items()
 
 
 def test_sandbox_configuration(home: Home) -> None:
