@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field, StringConstraints
 
-from api.webhooks.reading import Headers, PayloadError, Text, fit, read_json, signature_matches
+from api.webhooks.reading import Headers, PayloadError, Text, fit, header, read_json, signature_matches
 from workflows.model import Frozen
 
 EVENT_HEADER = "X-Gitea-Event-Type"
@@ -57,7 +57,7 @@ Event = BranchEvent | CommitEvent | OtherEvent
 
 def verify(body: bytes, headers: Headers, secrets: Sequence[bytes]) -> bool:
     """Whether Gitea signed exactly these bytes with one of our secrets."""
-    return signature_matches(body, headers.get(SIGNATURE_HEADER), secrets)
+    return signature_matches(body, header(headers, SIGNATURE_HEADER), secrets)
 
 
 def parse(body: bytes, headers: Headers) -> Event:
@@ -66,7 +66,7 @@ def parse(body: bytes, headers: Headers) -> Event:
     Raises:
         PayloadError: the body can not be read, or the headers do not say what it is.
     """
-    kind = headers.get(EVENT_HEADER) or headers.get("X-Gitea-Event") or ""
+    kind = header(headers, EVENT_HEADER) or header(headers, "X-Gitea-Event")
     if not kind:
         raise PayloadError(
             f"the header {EVENT_HEADER} is missing: what kind of event this is can not be told"

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from api.webhooks.reading import Headers, Text, fit, read_json, signature_matches
+from api.webhooks.reading import Headers, Text, fit, header, read_json, signature_matches
 from workflows.model import Frozen
 
 EVENT_HEADER = "X-Plane-Event"
@@ -59,7 +59,7 @@ Event = ItemEvent | CommentEvent | OtherEvent
 
 def verify(body: bytes, headers: Headers, secrets: Sequence[bytes]) -> bool:
     """Whether Plane signed exactly these bytes with one of our secrets."""
-    return signature_matches(body, headers.get(SIGNATURE_HEADER), secrets)
+    return signature_matches(body, header(headers, SIGNATURE_HEADER), secrets)
 
 
 def parse(body: bytes, headers: Headers) -> Event:  # noqa: ARG001 - Gitea's twin needs the headers

@@ -9,19 +9,24 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import AfterValidator, BaseModel, StringConstraints, ValidationError
 
 Headers = Mapping[str, str]
-"""Header names in lower case, or a mapping that does not care about case."""
+"""Header names in any case: as they came, or as the inbox keeps them."""
 
 
 class PayloadError(ValueError):
     """A body that can not be read. The message is for people and never quotes the body."""
 
 
-def signature_matches(body: bytes, signature: str | None, secrets: Sequence[bytes]) -> bool:
+def header(headers: Headers, name: str) -> str:
+    """A header's first value, or nothing."""
+    return next((value for key, value in headers.items() if key.lower() == name.lower()), "")
+
+
+def signature_matches(body: bytes, signature: str, secrets: Sequence[bytes]) -> bool:
     """Whether `signature` is the lower-case hex HMAC-SHA256 of `body` under one of `secrets`.
 
     Every secret is tried whatever the others gave. No signature, no secret and an empty secret never match.
     """
-    claimed = (signature or "").encode("utf-8", "surrogateescape")
+    claimed = signature.encode("utf-8", "surrogateescape")
     matched = False
     for secret in secrets:
         expected = hmac.new(secret, body, hashlib.sha256).hexdigest().encode()
