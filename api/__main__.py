@@ -71,6 +71,7 @@ async def serve(loaded: Loaded, stop: asyncio.Event) -> None:
         draining.set()
         await _drain(forwarding)
         await _close(pool)
+        log.info("stopped")
 
 
 async def _drain(forwarding: "asyncio.Task[None]") -> None:

@@ -23,6 +23,7 @@ DROP_SECONDS = 600.0
 
 SERVER_OPTIONS: dict[str, Any] = {
     "access_log": None,
+    "auto_decompress": False,
     "keepalive_timeout": 15.0,
     "lingering_time": 2.0,
     "shutdown_timeout": BODY_SECONDS + STORE_SECONDS,

@@ -75,9 +75,7 @@ class Cluster:
         """Say what to do where the data were made by another major version, which cannot serve them."""
         made = (self.data / "PG_VERSION").read_text(encoding="ascii").strip()
         argv = [str(self.binaries / "postgres"), "--version"]
-        answer = subprocess.run(
-            argv, check=True, capture_output=True, text=True, cwd="/", **self.account.run_as
-        )
+        answer = subprocess.run(argv, check=True, capture_output=True, text=True, cwd="/", **self.account.run_as)
         installed = answer.stdout.split()[-1]
         if installed.partition(".")[0] != made:
             raise StackError(

@@ -1,4 +1,4 @@
-"""A stand-in for the task workflow, in a module of its own: the sandbox imports it again, with its imports."""
+"""A stand-in for the task workflow, alone here: the sandbox imports this module again, with its imports."""
 
 from typing import Any
 

@@ -115,9 +115,7 @@ async def serve() -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def client(
-    server: Server, service: str, headers: Mapping[str, str], **options: Any
-) -> AsyncIterator[HttpClient]:
+async def client(server: Server, service: str, headers: Mapping[str, str], **options: Any) -> AsyncIterator[HttpClient]:
     """An HTTP client of that server, below `/api/v1`."""
     async with aiohttp.ClientSession() as session:
         yield HttpClient(session, f"{server.url}/api/v1", service=service, headers=headers, **options)

@@ -68,9 +68,7 @@ def raw(name: str) -> Call:
 
     async def call(_: GiteaClient, http: HttpClient) -> object:
         request = payload(f"gitea/{name}")["request"]
-        answer = await http.request(
-            request["method"], request["path"].removeprefix("/api/v1/"), json=request["body"]
-        )
+        answer = await http.request(request["method"], request["path"].removeprefix("/api/v1/"), json=request["body"])
         return answer.json()
 
     return call
@@ -78,9 +76,7 @@ def raw(name: str) -> Call:
 
 def merge(gitea: GiteaClient) -> Awaitable[MergeOutcome]:
     """The recorded merge call."""
-    return gitea.merge_pull(
-        7, style="squash", head_commit_id=HEAD, title="PAY-1: Add retry to payments client (#7)"
-    )
+    return gitea.merge_pull(7, style="squash", head_commit_id=HEAD, title="PAY-1: Add retry to payments client (#7)")
 
 
 BOT = User(id=11, login="delivery-bot", full_name="Delivery Bot")
@@ -100,9 +96,7 @@ PULL = Pull(
 
 async def _created_pull(gitea: GiteaClient, _: HttpClient) -> object:
     body = payload("gitea/rest_pull_create")["request"]["body"]
-    pull = await gitea.create_pull(
-        head=body["head"], base=body["base"], title=body["title"], body=body["body"]
-    )
+    pull = await gitea.create_pull(head=body["head"], base=body["base"], title=body["title"], body=body["body"])
     return pull.number, pull.head.sha, pull.base.ref, pull.state
 
 
@@ -217,9 +211,7 @@ GOOD: dict[str, tuple[Call, object]] = {
     "rest_merge_closed_404": (lambda gitea, _: merge(gitea), NotAllowed("closed", "not found")),
     "rest_merge_conflict_409": (
         lambda gitea, _: merge(gitea),
-        MergeConflict(
-            "Auto-merging payments/client.py\nCONFLICT (content): Merge conflict in payments/client.py\n"
-        ),
+        MergeConflict("Auto-merging payments/client.py\nCONFLICT (content): Merge conflict in payments/client.py\n"),
     ),
     "rest_merge_head_moved_409": (lambda gitea, _: merge(gitea), HeadMoved()),
     "rest_merge_push_out_of_date_409": (lambda gitea, _: merge(gitea), BaseMoved()),
@@ -287,9 +279,7 @@ async def test_recorded_answers_are_read_by_value(
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_recorded_errors_are_typed(
-    name: str, server: Server, gitea: GiteaClient, http: HttpClient
-) -> None:
+async def test_recorded_errors_are_typed(name: str, server: Server, gitea: GiteaClient, http: HttpClient) -> None:
     """Each recorded error raises its type, with the status and the server's words, without the token."""
     server.record(f"gitea/{name}")
     kind, status, text = BAD[name]
@@ -303,9 +293,7 @@ async def test_recorded_errors_are_typed(
 # Pull requests.
 
 
-async def test_an_existing_pull_request_is_returned_instead_of_a_second(
-    server: Server, gitea: GiteaClient
-) -> None:
+async def test_an_existing_pull_request_is_returned_instead_of_a_second(server: Server, gitea: GiteaClient) -> None:
     """On 409 the open pull request for the branches comes back, so a retry opens nothing twice."""
     server.record("gitea/rest_pull_create_conflict_409", "gitea/rest_pull_get_by_base_head")
     assert await gitea.create_pull(head=BRANCH, base="main", title="x", body="") == PULL
@@ -353,9 +341,7 @@ async def test_merge_sends_old_names_and_always_the_head(server: Server, gitea: 
         ("User not allowed to merge PR", "other"),
     ],
 )
-async def test_merge_refusals_have_reasons(
-    server: Server, gitea: GiteaClient, text: str, reason: str
-) -> None:
+async def test_merge_refusals_have_reasons(server: Server, gitea: GiteaClient, text: str, reason: str) -> None:
     """The other texts of a 405 are told apart as far as they can be."""
     server.on("POST", f"{ROOT}/pulls/7/merge", Answer(405, {"message": text, "url": ""}))
     assert await merge(gitea) == NotAllowed(reason, text)  # type: ignore[arg-type]
@@ -363,15 +349,11 @@ async def test_merge_refusals_have_reasons(
 
 async def test_a_push_rejected_by_the_server_is_not_a_conflict(server: Server, gitea: GiteaClient) -> None:
     """A 409 of a server hook is a refusal with its words, not a moved base and not a conflict."""
-    server.on(
-        "POST", f"{ROOT}/pulls/7/merge", Answer(409, {"message": "PushRejected with remote message: frozen"})
-    )
+    server.on("POST", f"{ROOT}/pulls/7/merge", Answer(409, {"message": "PushRejected with remote message: frozen"}))
     assert await merge(gitea) == NotAllowed("other", "PushRejected with remote message: frozen")
 
 
-async def test_a_scheduled_merge_is_an_error_and_a_crash_is_ambiguous(
-    server: Server, gitea: GiteaClient
-) -> None:
+async def test_a_scheduled_merge_is_an_error_and_a_crash_is_ambiguous(server: Server, gitea: GiteaClient) -> None:
     """201 was never asked for; after a 500 the merge may have happened and must be looked up."""
     server.record("gitea/rest_merge_scheduled_201")
     with pytest.raises(Rejected):
@@ -397,9 +379,7 @@ def statuses(rows: list[tuple[int, str, str]], size: int) -> Callable[[Request],
             {"id": number, "context": context, "status": state}
             for number, context, state in rows[page * size : (page + 1) * size]
         ]
-        return Answer(
-            200, {"state": "success", "sha": HEAD, "total_count": len(found), "statuses": found or None}
-        )
+        return Answer(200, {"state": "success", "sha": HEAD, "total_count": len(found), "statuses": found or None})
 
     return answer
 
@@ -414,9 +394,7 @@ async def test_a_failure_on_the_last_page_is_seen(server: Server, gitea: GiteaCl
 
 async def test_only_the_latest_word_of_a_context_counts(server: Server, gitea: GiteaClient) -> None:
     """If a context is there twice, the higher id wins, whatever the order."""
-    server.on(
-        "GET", f"{ROOT}/commits/{HEAD}/status", statuses([(4, "ci", "success"), (2, "ci", "failure")], 1)
-    )
+    server.on("GET", f"{ROOT}/commits/{HEAD}/status", statuses([(4, "ci", "success"), (2, "ci", "failure")], 1))
     combined = await gitea.combined_status(HEAD)
     assert [(row.id, row.state) for row in combined.statuses] == [(4, "success")]
 
@@ -470,9 +448,7 @@ async def test_runs_are_none_where_the_server_has_no_such_api(server: Server, gi
 async def test_me_and_repo_are_read(server: Server, gitea: GiteaClient) -> None:
     """The token's user, and what the repository allows, come back by value."""
     repo: dict[str, Any] = payload("gitea/rest_combined_status_none")["body"]["repository"]
-    server.on(
-        "GET", "/api/v1/user", Answer(200, {"id": 11, "login": "delivery-bot", "full_name": "Delivery Bot"})
-    )
+    server.on("GET", "/api/v1/user", Answer(200, {"id": 11, "login": "delivery-bot", "full_name": "Delivery Bot"}))
     server.on("GET", ROOT, Answer(200, repo))
     assert await gitea.me() == BOT
     found = await gitea.get_repo()
@@ -531,7 +507,5 @@ def test_public_links_use_the_public_base() -> None:
     root = "https://git.example.com/acme/payments"
     assert urls.pull(7) == f"{root}/pulls/7"
     assert urls.commit(HEAD) == f"{root}/commit/{HEAD}"
-    assert (
-        urls.file("docs/файл 1.md", HEAD) == f"{root}/src/commit/{HEAD}/docs/%D1%84%D0%B0%D0%B9%D0%BB%201.md"
-    )
+    assert urls.file("docs/файл 1.md", HEAD) == f"{root}/src/commit/{HEAD}/docs/%D1%84%D0%B0%D0%B9%D0%BB%201.md"
     assert urls.branch(BRANCH) == f"{root}/src/branch/{BRANCH}"

@@ -90,9 +90,7 @@ FULL = Item(
     external_source="delivery-app",
 )
 PEOPLE = (
-    User(
-        id=BOT, display_name="delivery-bot", first_name="Delivery", last_name="Bot", email="bot@example.com"
-    ),
+    User(id=BOT, display_name="delivery-bot", first_name="Delivery", last_name="Bot", email="bot@example.com"),
     User(
         id="ab28899a-c6fb-4cf8-8e1d-5f1de917b7d2",
         display_name="olga",
@@ -124,9 +122,7 @@ async def _activities(plane: PlaneClient, _: HttpClient) -> object:
 
 
 async def _comments(plane: PlaneClient, _: HttpClient) -> object:
-    return [
-        (row.id, row.external_id, row.actor, row.issue) for row in await plane.list_comments(PROJECT, ITEM)
-    ]
+    return [(row.id, row.external_id, row.actor, row.issue) for row in await plane.list_comments(PROJECT, ITEM)]
 
 
 async def _created(plane: PlaneClient, _: HttpClient) -> object:
@@ -188,15 +184,11 @@ GOOD: dict[str, tuple[Call, object]] = {
     ),
     "rest_labels_list": (_labels, [(LABEL, "agent")]),
     "rest_link_create": (
-        lambda plane, _: plane.create_link(
-            PROJECT, ITEM, "https://gitea.example.com/acme/payments/pulls/7", "PR #7"
-        ),
+        lambda plane, _: plane.create_link(PROJECT, ITEM, "https://gitea.example.com/acme/payments/pulls/7", "PR #7"),
         True,
     ),
     "rest_link_create_duplicate_400": (
-        lambda plane, _: plane.create_link(
-            PROJECT, ITEM, "https://gitea.example.com/acme/payments/pulls/7", "PR #7"
-        ),
+        lambda plane, _: plane.create_link(PROJECT, ITEM, "https://gitea.example.com/acme/payments/pulls/7", "PR #7"),
         False,
     ),
     "rest_links_list": (raw("plane/rest_links_list"), 200),
@@ -268,9 +260,7 @@ async def test_recorded_answers_are_read_by_value(
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_recorded_errors_are_typed(
-    name: str, server: Server, plane: PlaneClient, http: HttpClient
-) -> None:
+async def test_recorded_errors_are_typed(name: str, server: Server, plane: PlaneClient, http: HttpClient) -> None:
     """Each recorded error raises its type, with the status and the server's words, without the key."""
     server.record(f"plane/{name}")
     kind, status, text = BAD[name]
@@ -284,9 +274,7 @@ async def test_recorded_errors_are_typed(
         assert error.retry_after == 56.0
 
 
-async def test_state_changes_are_only_the_moves_with_actor_and_ids(
-    server: Server, plane: PlaneClient
-) -> None:
+async def test_state_changes_are_only_the_moves_with_actor_and_ids(server: Server, plane: PlaneClient) -> None:
     """Of an item's history only the state lines remain, each with actor, old and new state and time."""
     server.record("plane/rest_activities_list")
     assert await plane.state_changes(PROJECT, ITEM) == (
@@ -405,9 +393,7 @@ async def test_an_old_server_is_served_under_its_old_paths(server: Server, plane
 
 async def test_an_old_server_is_recognised_by_key_too(server: Server, plane: PlaneClient) -> None:
     """The lookup by key falls back as well, without a project to probe."""
-    server.on(
-        "GET", "/api/v1/workspaces/acme/issues/PAY-1/", Answer(200, payload("plane/rest_issue_get")["body"])
-    )
+    server.on("GET", "/api/v1/workspaces/acme/issues/PAY-1/", Answer(200, payload("plane/rest_issue_get")["body"]))
     assert await plane.get_item_by_key("PAY", 1) == FULL
     with pytest.raises(NotFound):
         await plane.get_item_by_key("PAY", 2)
@@ -431,17 +417,13 @@ async def test_get_me_reads_our_own_user(server: Server, plane: PlaneClient) -> 
 async def test_get_project_and_an_empty_lookup(server: Server, plane: PlaneClient) -> None:
     """A project is read alone, and an external pair that nothing carries is None."""
     server.on("GET", f"{ROOT}/", Answer(200, payload("plane/rest_project_create")["body"]))
-    server.on(
-        "GET", f"{ROOT}/work-items/", lambda sent: Answer(404 if "external_id" in sent.query else 200, {})
-    )
+    server.on("GET", f"{ROOT}/work-items/", lambda sent: Answer(404 if "external_id" in sent.query else 200, {}))
     assert await plane.get_project(PROJECT) == PAYMENTS
     assert await plane.find_item(PROJECT, "nothing") is None
 
 
 def test_models_are_immutable_and_tolerant() -> None:
     """A newer Plane's extra fields are ignored, and nobody changes an answer."""
-    row = ItemRow.model_validate(
-        {"id": "i", "sequence_id": 1, "name": "n", "state": "s", "updated_at": NOON, "new": 1}
-    )
+    row = ItemRow.model_validate({"id": "i", "sequence_id": 1, "name": "n", "state": "s", "updated_at": NOON, "new": 1})
     with pytest.raises(ValueError, match="frozen"):
         row.name = "other"  # type: ignore[misc]

@@ -214,9 +214,7 @@ async def test_every_merge_style_lands_the_change(sandbox: Harness, tmp_path: Pa
     event = await arrived(sandbox, "pull_request", "closed")
     assert_same_shape(event.body, recorded("gitea", "webhook_pull_request_closed_merged")["body"])
     assert event.body["pull_request"]["head"]["sha"] == sha
-    await eventually(
-        lambda: [hook for hook in sandbox.receiver.of(TYPE, "push") if hook.body["after"] == tip]
-    )
+    await eventually(lambda: [hook for hook in sandbox.receiver.of(TYPE, "push") if hook.body["after"] == tip])
     deleted = await arrived(sandbox, "delete")
     assert_same_shape(deleted.body, recorded("gitea", "webhook_delete_branch")["body"])
     found = await sandbox.gitea("GET", f"commits/{tip}/pull")
@@ -266,9 +264,7 @@ async def test_comments_on_a_pull_request_fire_their_event(sandbox: Harness, tmp
     event = await arrived(sandbox, "pull_request_comment", "created")
     assert event.headers["X-Gitea-Event"] == "issue_comment"
     assert_same_shape(event.body, recorded("gitea", "webhook_issue_comment_on_pull_request")["body"])
-    assert [row["body"] for row in (await sandbox.gitea("GET", "issues/1/comments")).body] == [
-        "/retry please"
-    ]
+    assert [row["body"] for row in (await sandbox.gitea("GET", "issues/1/comments")).body] == ["/retry please"]
 
 
 async def test_the_combined_status_tells_of_its_page_only(sandbox: Harness) -> None:
@@ -299,9 +295,7 @@ async def test_pages_behind_public_links_show_escaped_text(sandbox: Harness, tmp
     assert "&lt;script&gt;" in page.body
 
 
-async def test_ci_tests_each_commit_in_a_clean_checkout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_ci_tests_each_commit_in_a_clean_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Statuses end as success or failure in the recorded words, with a log; a merge is tested too."""
     monkeypatch.setenv("SECRET_OF_THE_SERVER", "x")
     script = 'test ! -e .git && test -z "$SECRET_OF_THE_SERVER" && echo "it ran" && test ! -e broken'

@@ -37,9 +37,7 @@ async def test_a_restart_finds_everything_again(tmp_path: Path) -> None:
         await sandbox.open_pull()
         await sandbox.combined(sha, "success")
         await sandbox.control("telegram", "GET", "messages")
-        await sandbox.call(
-            "POST", f"{sandbox.sandbox.telegram_url}{BOT}/sendMessage", {"chat_id": 1, "text": "hi"}
-        )
+        await sandbox.call("POST", f"{sandbox.sandbox.telegram_url}{BOT}/sendMessage", {"chat_id": 1, "text": "hi"})
         deploy = {"owner": "acme", "repo": "payments", "sha": sha}
         await sandbox.call("POST", f"{sandbox.sandbox.production_url}/staging/deploy", deploy)
     async with harness(home, receiver) as sandbox:
@@ -187,9 +185,7 @@ async def telegram(sandbox: Harness, method: str, **body: Any) -> Any:
 async def test_telegram_sends_edits_and_refuses_as_documented(tmp_path: Path) -> None:
     """A message is edited once per content; too long, broken or unknown ones get the known descriptions."""
     async with harness(tmp_path / "home") as sandbox:
-        sent = await telegram(
-            sandbox, "sendMessage", chat_id=-1001, text="<b>x &amp; y</b>", parse_mode="HTML"
-        )
+        sent = await telegram(sandbox, "sendMessage", chat_id=-1001, text="<b>x &amp; y</b>", parse_mode="HTML")
         assert sent["text"] == "x & y"
         place = {"chat_id": -1001, "message_id": sent["message_id"]}
         assert (await telegram(sandbox, "editMessageText", **place, text="done"))["text"] == "done"

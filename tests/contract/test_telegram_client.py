@@ -43,9 +43,7 @@ def ok(result: object) -> Answer:
 
 def failed(code: int, description: str, **parameters: Any) -> Answer:
     """A bad answer."""
-    return Answer(
-        code, {"ok": False, "error_code": code, "description": description, "parameters": parameters}
-    )
+    return Answer(code, {"ok": False, "error_code": code, "description": description, "parameters": parameters})
 
 
 def message(chat: int = -5, number: int = 9) -> Answer:
@@ -83,9 +81,7 @@ async def test_send_message_passes_everything_on(server: Server, telegram: Teleg
     }
 
 
-async def test_unparsable_markup_is_sent_once_more_as_plain_text(
-    server: Server, telegram: TelegramClient
-) -> None:
+async def test_unparsable_markup_is_sent_once_more_as_plain_text(server: Server, telegram: TelegramClient) -> None:
     """A parse error costs the markup, not the alert; a second one is raised."""
     refusal = failed(400, "Bad Request: can't parse entities: Unsupported start tag")
     server.on("POST", SEND, refusal, message())
@@ -100,9 +96,7 @@ async def test_unparsable_markup_is_sent_once_more_as_plain_text(
 
 async def test_an_edit_without_a_change_is_success(server: Server, telegram: TelegramClient) -> None:
     """Editing a message to what it says already is done, any other refusal is not."""
-    server.on(
-        "POST", EDIT, failed(400, "Bad Request: message is not modified: specified new message content…")
-    )
+    server.on("POST", EDIT, failed(400, "Bad Request: message is not modified: specified new message content…"))
     await telegram.edit_message(-5, 9, "same")
     server.on("POST", EDIT, failed(400, "Bad Request: message to edit not found"))
     with pytest.raises(Rejected, match="not found"):

@@ -27,9 +27,7 @@ class Repo:
 
     def git(self, *args: str, check: bool = True) -> str:
         """Run git here and return what it prints."""
-        done = subprocess.run(
-            ["git", *args], cwd=self.path, env=_ENV, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["git", *args], cwd=self.path, env=_ENV, capture_output=True, text=True, check=False)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip()
 

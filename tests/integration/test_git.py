@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.integration.git_world import Repo, World, make_world
 
 from activities.adapters.errors import GitError, InvalidName, NotFound
 from activities.adapters.git import (
@@ -27,6 +26,7 @@ from activities.adapters.git import (
     rebase_onto,
 )
 from activities.adapters.git.command import environment
+from tests.integration.git_world import Repo, World, make_world
 
 BOT = Identity("Orch", "orch@example.com")
 WHEN = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -127,9 +127,7 @@ async def test_patch_id_survives_a_clean_rebase_but_sees_indentation_and_binarie
     head = person.commit("change", a__txt="\n".join(body) + "\n", x__bin=b"\0one")
     world.publish("task/A-1")
     person.git("checkout", "-q", "-b", "other", start)
-    moved = person.commit(
-        "move", a__txt="new first line\n" + "\n".join(f"line {n}" for n in range(40)) + "\n"
-    )
+    moved = person.commit("move", a__txt="new first line\n" + "\n".join(f"line {n}" for n in range(40)) + "\n")
     world.publish("main")
     await mirror.fetch()
     rebased = await rebase_onto(mirror, world.root / "w", head=head, onto=moved, identity=BOT, date=WHEN)
@@ -573,9 +571,7 @@ async def test_a_push_over_somebody_elses_work_is_refused_with_its_head(world: W
     assert world.remote_sha("task/DEMO-1") == theirs
 
 
-@pytest.mark.parametrize(
-    "branch", ["main", "master", "MAIN", "develop", "tasks/x", "task", "task/keep", "Task/DEMO-1"]
-)
+@pytest.mark.parametrize("branch", ["main", "master", "MAIN", "develop", "tasks/x", "task", "task/keep", "Task/DEMO-1"])
 async def test_protected_and_foreign_branches_are_refused_in_code(world: World, branch: str) -> None:
     """Nothing but an unprotected task branch is ever pushed, whatever the server would allow."""
     before = Repo(world.remote).git("for-each-ref")
@@ -685,9 +681,7 @@ async def test_landed_and_empty_branches_are_told_apart(world: World) -> None:
 async def test_a_rebase_that_cannot_be_tried_leaves_nothing_behind(world: World) -> None:
     """An unknown base is an error, never a conflict, and its workspace is gone too."""
     with pytest.raises(GitError):
-        await rebase_onto(
-            world.mirror, world.root / "w", head=world.person.head, onto=NOBODY, identity=BOT, date=WHEN
-        )
+        await rebase_onto(world.mirror, world.root / "w", head=world.person.head, onto=NOBODY, identity=BOT, date=WHEN)
     assert not (world.root / "w").exists() or not list((world.root / "w").iterdir())
     with pytest.raises(ValueError, match="time zone"):
         await rebase_onto(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from tests.integration.git_world import make_world
 
 from activities.adapters.errors import AdapterError, GitError, NotFound, Unauthorized, Unavailable
 from activities.adapters.git import GitAuth, Mirror
+from tests.integration.git_world import make_world
 
 TOKEN = "s3cret-token"
 
@@ -54,9 +54,7 @@ async def serve(status: int, location: str = "") -> AsyncIterator[Remote]:
     ("status", "kind"),
     [(401, Unauthorized), (403, Unauthorized), (404, NotFound), (500, Unavailable), (503, Unavailable)],
 )
-async def test_refusals_of_a_git_server_are_typed(
-    tmp_path: Path, status: int, kind: type[AdapterError]
-) -> None:
+async def test_refusals_of_a_git_server_are_typed(tmp_path: Path, status: int, kind: type[AdapterError]) -> None:
     """A status of the server raises its type, with the token sent as a header and shown nowhere."""
     async with serve(status) as remote:
         mirror = Mirror(tmp_path / "m.git", f"{remote.url}/acme/repo.git", GitAuth(remote.url, TOKEN))

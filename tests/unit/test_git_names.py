@@ -24,27 +24,21 @@ def test_every_accepted_branch_is_one_for_git(name: str) -> None:
     assert done.returncode == 0, name
 
 
-@pytest.mark.parametrize(
-    "name", ["main", "task/DEMO-1", "fix/#12", "задача/ёлка", "v1.2.3", "a@b", "user/x+y=z"]
-)
+@pytest.mark.parametrize("name", ["main", "task/DEMO-1", "fix/#12", "задача/ёлка", "v1.2.3", "a@b", "user/x+y=z"])
 def test_ordinary_branches_are_accepted(name: str) -> None:
     """What people and Orch really call branches passes unchanged, as a ref too."""
     assert check_branch(name) == name
     assert check_ref(f"refs/heads/{name}") == f"refs/heads/{name}"
 
 
-@pytest.mark.parametrize(
-    "ref", ["main", "refs/main", "refs/", "refs/heads/", "refs/heads/-x", "refs/heads/a..b"]
-)
+@pytest.mark.parametrize("ref", ["main", "refs/main", "refs/", "refs/heads/", "refs/heads/-x", "refs/heads/a..b"])
 def test_a_ref_must_be_full(ref: str) -> None:
     """A short name or an odd one is no full ref."""
     with pytest.raises(InvalidName):
         check_ref(ref)
 
 
-@pytest.mark.parametrize(
-    "sha", ["", "HEAD", "a" * 39, "a" * 41, "A" * 40, "g" * 40, "a" * 40 + "\n", "-" + "a" * 39]
-)
+@pytest.mark.parametrize("sha", ["", "HEAD", "a" * 39, "a" * 41, "A" * 40, "g" * 40, "a" * 40 + "\n", "-" + "a" * 39])
 def test_a_commit_id_must_be_full_lower_case_hex(sha: str) -> None:
     """Abbreviations, names and line ends are no commit id."""
     with pytest.raises(InvalidName):

@@ -61,9 +61,7 @@ from activities.errors import MAX_MESSAGE, to_activity_error, translated, transl
         (599, Unavailable, True),
     ],
 )
-def test_every_status_means_one_thing(
-    status: int, kind: type[AdapterError], ambiguous_for_writes: bool | None
-) -> None:
+def test_every_status_means_one_thing(status: int, kind: type[AdapterError], ambiguous_for_writes: bool | None) -> None:
     """Each status maps to one error type; only a write without an answer is ambiguous."""
     for method in ("GET", "POST"):
         error = status_error(status, {}, b'{"message": "why"}', method=method, label="gitea GET x")

@@ -159,9 +159,7 @@ def test_the_users_own_temporal_configuration_stays_out(home: Home, values: Mapp
             *("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_CONFIG_FILE"),
         }
     environment.write(home, values)
-    config = ClientConfig.load_client_connect_config(
-        config_file=str(home.temporal_config), override_env_vars={}
-    )
+    config = ClientConfig.load_client_connect_config(config_file=str(home.temporal_config), override_env_vars={})
     assert config["target_host"] == values["TEMPORAL_ADDRESS"]
     assert config["namespace"] == "orch"
 
