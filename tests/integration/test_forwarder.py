@@ -37,9 +37,7 @@ CONFIG = OrchConfig(
     plane_workspace="acme",
     plane_public_url="https://plane.example.com",
     gitea_public_url="https://gitea.example.com",
-    projects={
-        "PAY": ProjectConfig(plane_project_id=PROJECT, repository=Repository(owner="acme", name="Payments"))
-    },
+    projects={"PAY": ProjectConfig(plane_project_id=PROJECT, repository=Repository(owner="acme", name="Payments"))},
 )
 
 
@@ -77,9 +75,7 @@ async def rows(pool: asyncpg.Pool) -> list[tuple[str, str, str | None]]:
     return [(row["status"], row["reason"], row["task"]) for row in found]
 
 
-async def open_task(
-    pool: asyncpg.Pool, task: str = "PAY-1", branch: str = "task/PAY-1-retry", **more: object
-) -> None:
+async def open_task(pool: asyncpg.Pool, task: str = "PAY-1", branch: str = "task/PAY-1-retry", **more: object) -> None:
     """A generation of a task that has not ended, unless `ended` says so."""
     await pool.execute(
         """
@@ -147,9 +143,7 @@ async def test_a_running_task_hears_of_its_item(
     assert await rows(pool) == [("forwarded", "", "PAY-1")]
 
 
-@pytest.mark.parametrize(
-    ("changes", "started"), [({}, 1), ({"archived_at": "2026-11-22"}, 0), ({"is_draft": True}, 0)]
-)
+@pytest.mark.parametrize(("changes", "started"), [({}, 1), ({"archived_at": "2026-11-22"}, 0), ({"is_draft": True}, 0)])
 async def test_an_item_of_unknown_state_starts_unless_something_contradicts(
     forwarder: Forwarder, inbox: Inbox, temporal: FakeTemporal, changes: dict[str, object], started: int
 ) -> None:
@@ -215,17 +209,13 @@ async def test_gitea_deliveries_wake_the_task_of_the_branch_or_commit(
     temporal.running = {WORKFLOW, "task/PAY-2"}
     await store(inbox, f"gitea/webhook_{name}.json")
     await forwarder.forward_batch()
-    assert [(id_, hint.topic, hint.source) for id_, hint in temporal.signals] == [
-        (WORKFLOW, topic, "gitea webhook")
-    ]
+    assert [(id_, hint.topic, hint.source) for id_, hint in temporal.signals] == [(WORKFLOW, topic, "gitea webhook")]
     assert await rows(pool) == [("forwarded", "", "PAY-1")]
 
 
 async def push(pool: asyncpg.Pool, task: str, sha: str = HEAD, branch: str = "task/PAY-1-retry") -> None:
     """We pushed a commit for a task."""
-    await pool.execute(
-        "INSERT INTO pushed_shas VALUES ('acme/Payments', $1, $2, $3, 1, 1, 1)", sha, branch, task
-    )
+    await pool.execute("INSERT INTO pushed_shas VALUES ('acme/Payments', $1, $2, $3, 1, 1, 1)", sha, branch, task)
 
 
 async def test_a_status_of_the_known_head_wakes_without_a_push_of_ours(
@@ -491,9 +481,7 @@ async def test_a_redelivery_during_forwarding_is_forwarded_again(
     assert (await rows(pool))[0][0] == "forwarded"
 
 
-async def test_two_forwarders_share_the_rows(
-    inbox: Inbox, pool: asyncpg.Pool, temporal: FakeTemporal
-) -> None:
+async def test_two_forwarders_share_the_rows(inbox: Inbox, pool: asyncpg.Pool, temporal: FakeTemporal) -> None:
     """Two forwarders working at once wake every task exactly once."""
     for number in range(1, 121):
         await store(inbox, IN_PROGRESS, sequence_id=number)
@@ -574,9 +562,7 @@ async def test_a_missing_namespace_is_an_outage_and_loses_nothing(inbox: Inbox, 
     """Temporal's NOT_FOUND for the namespace is not taken for a task that does not run."""
     await pool.execute("INSERT INTO items VALUES ($1, $2, 'PAY-1')", UUID(ITEM), UUID(PROJECT))
     await store(inbox, COMMENT)
-    async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=shutil.which("temporal")
-    ) as environment:
+    async with await WorkflowEnvironment.start_local(dev_server_existing_path=shutil.which("temporal")) as environment:
         address = environment.client.service_client.config.target_host
         client = await Client.connect(address, namespace="missing", lazy=True, plugins=[orch_plugin()])
         with pytest.raises(TemporalDownError, match="missing"):

@@ -13,9 +13,7 @@ LEASE = timedelta(minutes=1)
 
 async def receive(inbox: Inbox, body: bytes = b"{}", source: Source = Source.PLANE) -> Receipt:
     """Store a delivery."""
-    return await inbox.receive(
-        source, body, headers={"x-plane-event": "issue"}, event="issue", delivery_id="d1"
-    )
+    return await inbox.receive(source, body, headers={"x-plane-event": "issue"}, event="issue", delivery_id="d1")
 
 
 async def claim_one(inbox: Inbox) -> Delivery:
