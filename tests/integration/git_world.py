@@ -72,6 +72,11 @@ class World:
         return Repo(self.remote).git("rev-parse", "--verify", "-q", f"refs/heads/{branch}", check=False)
 
 
+def names_in(directory: Path) -> list[str]:
+    """What is in a directory, hidden files too, in order."""
+    return sorted(path.name for path in directory.iterdir())
+
+
 async def make_world(root: Path) -> World:
     """A remote with one commit on main, mirrored."""
     world = _unmirrored(root)

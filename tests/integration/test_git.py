@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from git_world import Repo, World, make_world
+from git_world import Repo, World, make_world, names_in
 
 from activities.adapters.errors import GitError, InvalidName, NotFound
 from activities.adapters.git import (
@@ -243,7 +243,7 @@ async def test_a_missing_remote_is_told_as_such(tmp_path: Path) -> None:
     mirror = Mirror(tmp_path / "m.git", str(tmp_path / "nowhere.git"))
     with pytest.raises(NotFound):
         await mirror.ensure()
-    assert os.listdir(tmp_path) == ["m.git.lock"]
+    assert names_in(tmp_path) == ["m.git.lock"]
 
 
 @pytest.mark.parametrize(
@@ -401,6 +401,9 @@ async def test_a_hostile_clone_runs_nothing_when_it_is_imported_from(world: Worl
         patch.setenv("GIT_SSH_COMMAND", str(script))
         assert await world.mirror.import_from(clone.path, "refs/heads/task/DEMO-1", "refs/orch/t") == sha
     assert not marker.exists()
+    # The control: the trap is armed, so git inside the clone would have sprung it.
+    clone.git("status", check=False)
+    assert marker.exists()
 
 
 @pytest.mark.parametrize(
