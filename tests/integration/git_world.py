@@ -47,6 +47,15 @@ class Repo:
         self.git("commit", "-q", "--allow-empty", "-m", message)
         return self.head
 
+    def unpack(self) -> None:
+        """Turn every pack of this bare repository into loose objects."""
+        for pack in list(self.path.glob("objects/pack/*.pack")):
+            moved = pack.rename(self.path / pack.name)
+            with moved.open("rb") as stream:
+                subprocess.run(
+                    ["git", "unpack-objects", "-q"], cwd=self.path, env=_ENV, stdin=stream, check=True
+                )
+
     @property
     def head(self) -> str:
         """The commit checked out."""

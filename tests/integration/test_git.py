@@ -221,6 +221,45 @@ async def test_corruption_seen_while_reading_is_healed_by_the_next_ensure(world:
     assert await world.mirror.resolve("main") == world.person.head
 
 
+async def test_a_damaged_object_found_by_reading_is_healed_by_ensure(world: World) -> None:
+    """Damage that the quick check cannot see dooms the mirror when it is met, and ensure clones it anew."""
+    blob = world.person.git("rev-parse", "HEAD:b.txt")
+    mirror = world.mirror
+    Repo(mirror.path).unpack()
+    loose = mirror.path / f"objects/{blob[:2]}/{blob[2:]}"
+    loose.chmod(0o600)
+    loose.write_bytes(b"damaged")
+    with pytest.raises(GitError) as error:
+        await mirror.read_file(world.person.head, "b.txt", 10)
+    assert error.value.kind == "corrupt"
+    await mirror.ensure()
+    assert await mirror.read_file(world.person.head, "b.txt", 10) == b"b\n"
+
+
+async def test_asking_for_an_unknown_commit_does_not_doom_the_mirror(world: World) -> None:
+    """A commit id that is not here is an error of the question: the mirror and its imports stay."""
+    mirror, head = world.mirror, world.person.head
+    inode = mirror.path.stat().st_ino
+    for question in (
+        mirror.tree(NOBODY),
+        mirror.log(NOBODY, head),
+        mirror.diff_names(head, NOBODY),
+        mirror.patch_id(NOBODY, head),
+        mirror.is_ancestor(NOBODY, head),
+        mirror.merge_base(NOBODY, head),
+        mirror.merge_conflicts(head, NOBODY),
+        mirror.read_file(NOBODY, "a.txt", 10),
+        mirror.list_files(NOBODY),
+        checkout_clean(mirror, world.root / "c", NOBODY),
+        rebase_onto(mirror, world.root / "w", head=head, onto=NOBODY, identity=BOT, date=WHEN),
+    ):
+        with pytest.raises(GitError) as error:
+            await question
+        assert error.value.kind == "failed", str(error.value)
+    await mirror.ensure()
+    assert mirror.path.stat().st_ino == inode
+
+
 async def test_a_healthy_mirror_is_left_alone(world: World) -> None:
     """Ensure does not clone what is whole."""
     inode = world.mirror.path.stat().st_ino
