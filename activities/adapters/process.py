@@ -207,7 +207,9 @@ async def _spawn(
     lock: WorkspaceLock | None,
 ) -> asyncio.SubprocessTransport:
     command = [os.fspath(part) for part in argv]
-    program = shutil.which(command[0], path=env.get("PATH", os.defpath))
+    # A relative path means relative to `cwd`, as for the program itself, not to where the worker runs.
+    wanted = str(cwd / command[0]) if "/" in command[0] else command[0]
+    program = shutil.which(wanted, path=env.get("PATH", os.defpath))
     if program is None:
         raise ProcessNotStarted(f"there is no program {command[0]!r} on the PATH given to it")
     wrapper = _death_with_parent()

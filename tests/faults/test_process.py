@@ -103,6 +103,15 @@ async def test_missing_program_and_missing_directory_are_typed(tmp_path: Path) -
         await run(["true"], cwd=tmp_path / "missing", env=ENV, timeout=5)
 
 
+async def test_a_relative_program_is_found_in_the_directory_it_runs_in(tmp_path: Path) -> None:
+    """`./check.sh` is the one in the working directory, wherever the worker was started."""
+    script = tmp_path / "check.sh"
+    script.write_text("#!/bin/sh\npwd\n")
+    script.chmod(0o755)
+    result = await run(["./check.sh"], cwd=tmp_path, env=ENV, timeout=30)
+    assert result.output_tail.strip() == str(tmp_path)
+
+
 async def test_timeout_kills_a_daemonised_grandchild(tmp_path: Path) -> None:
     """A grandchild with its own session and another parent is gone when the timeout is reported."""
     mark = tmp_path / "pid"

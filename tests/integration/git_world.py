@@ -45,6 +45,15 @@ class Repo:
         self.git("commit", "-q", "--allow-empty", "-m", message)
         return self.head
 
+    def unpack(self) -> None:
+        """Turn every pack of this bare repository into loose objects."""
+        for pack in list(self.path.glob("objects/pack/*.pack")):
+            moved = pack.rename(self.path / pack.name)
+            with moved.open("rb") as stream:
+                subprocess.run(
+                    ["git", "unpack-objects", "-q"], cwd=self.path, env=_ENV, stdin=stream, check=True
+                )
+
     @property
     def head(self) -> str:
         """The commit checked out."""
@@ -68,6 +77,11 @@ class World:
     def remote_sha(self, branch: str) -> str:
         """Where a branch of the remote is; empty if it does not exist."""
         return Repo(self.remote).git("rev-parse", "--verify", "-q", f"refs/heads/{branch}", check=False)
+
+
+def names_in(directory: Path) -> list[str]:
+    """What is in a directory, hidden files too, in order."""
+    return sorted(path.name for path in directory.iterdir())
 
 
 async def make_world(root: Path) -> World:

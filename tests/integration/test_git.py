@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from git_world import Repo, World, make_world, names_in
 
 from activities.adapters.errors import GitError, InvalidName, NotFound
 from activities.adapters.git import (
@@ -219,6 +220,45 @@ async def test_corruption_seen_while_reading_is_healed_by_the_next_ensure(world:
     assert await world.mirror.resolve("main") == world.person.head
 
 
+async def test_a_damaged_object_found_by_reading_is_healed_by_ensure(world: World) -> None:
+    """Damage that the quick check cannot see dooms the mirror when it is met, and ensure clones it anew."""
+    blob = world.person.git("rev-parse", "HEAD:b.txt")
+    mirror = world.mirror
+    Repo(mirror.path).unpack()
+    loose = mirror.path / f"objects/{blob[:2]}/{blob[2:]}"
+    loose.chmod(0o600)
+    loose.write_bytes(b"damaged")
+    with pytest.raises(GitError) as error:
+        await mirror.read_file(world.person.head, "b.txt", 10)
+    assert error.value.kind == "corrupt"
+    await mirror.ensure()
+    assert await mirror.read_file(world.person.head, "b.txt", 10) == b"b\n"
+
+
+async def test_asking_for_an_unknown_commit_does_not_doom_the_mirror(world: World) -> None:
+    """A commit id that is not here is an error of the question: the mirror and its imports stay."""
+    mirror, head = world.mirror, world.person.head
+    inode = mirror.path.stat().st_ino
+    for question in (
+        mirror.tree(NOBODY),
+        mirror.log(NOBODY, head),
+        mirror.diff_names(head, NOBODY),
+        mirror.patch_id(NOBODY, head),
+        mirror.is_ancestor(NOBODY, head),
+        mirror.merge_base(NOBODY, head),
+        mirror.merge_conflicts(head, NOBODY),
+        mirror.read_file(NOBODY, "a.txt", 10),
+        mirror.list_files(NOBODY),
+        checkout_clean(mirror, world.root / "c", NOBODY),
+        rebase_onto(mirror, world.root / "w", head=head, onto=NOBODY, identity=BOT, date=WHEN),
+    ):
+        with pytest.raises(GitError) as error:
+            await question
+        assert error.value.kind == "failed", str(error.value)
+    await mirror.ensure()
+    assert mirror.path.stat().st_ino == inode
+
+
 async def test_a_healthy_mirror_is_left_alone(world: World) -> None:
     """Ensure does not clone what is whole."""
     inode = world.mirror.path.stat().st_ino
@@ -241,7 +281,7 @@ async def test_a_missing_remote_is_told_as_such(tmp_path: Path) -> None:
     mirror = Mirror(tmp_path / "m.git", str(tmp_path / "nowhere.git"))
     with pytest.raises(NotFound):
         await mirror.ensure()
-    assert os.listdir(tmp_path) == ["m.git.lock"]
+    assert names_in(tmp_path) == ["m.git.lock"]
 
 
 @pytest.mark.parametrize(
@@ -399,6 +439,9 @@ async def test_a_hostile_clone_runs_nothing_when_it_is_imported_from(world: Worl
         patch.setenv("GIT_SSH_COMMAND", str(script))
         assert await world.mirror.import_from(clone.path, "refs/heads/task/DEMO-1", "refs/orch/t") == sha
     assert not marker.exists()
+    # The control: the trap is armed, so git inside the clone would have sprung it.
+    clone.git("status", check=False)
+    assert marker.exists()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from git_world import make_world, names_in
 
 from activities.adapters.errors import AdapterError, GitError, NotFound, Unauthorized, Unavailable
 from activities.adapters.git import GitAuth, Mirror
@@ -103,7 +103,7 @@ async def test_a_server_that_never_answers_ends_in_the_timeout(tmp_path: Path) -
     finally:
         stalled.set()
         server.close()
-    assert os.listdir(tmp_path) == ["m.git.lock"]
+    assert names_in(tmp_path) == ["m.git.lock"]
 
 
 @pytest.mark.parametrize("steps", [1, 3, 8, 15, 30])

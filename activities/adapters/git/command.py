@@ -60,7 +60,7 @@ _FAILURES: tuple[tuple[re.Pattern[str], GitErrorKind], ...] = (
     (re.compile(r"\.lock': File exists|[Uu]nable to create '.*\.lock'|cannot lock ref"), "locked"),
     (
         re.compile(
-            r"is corrupt|bad object|[Nn]ot a git repository|unable to read (tree|sha1 file)"
+            r"is corrupt|bad object refs/|[Nn]ot a git repository|unable to read (tree|sha1 file)"
             r"|missing (blob|tree|commit)|packfile .* (cannot|does not|is far)"
             r"|index file .* (is too small|corrupt)|inflate|garbage at end|object file .* is empty"
             r"|did not send all necessary objects|bad signature|unknown index entry"

@@ -80,7 +80,8 @@ class History:
             mode, _, blob, size = facts.split()
             if name != path or mode not in _REGULAR:
                 continue
-            if int(size) > max_bytes:
+            # The size of a damaged blob is "BAD"; reading it below then says so in git's own words.
+            if size.isdigit() and int(size) > max_bytes:
                 raise GitError(f"{path} is {size} bytes, more than {max_bytes}", kind="too_large")
             return (await self._git("cat-file", "blob", blob)).stdout
         return None

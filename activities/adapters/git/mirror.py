@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,6 +184,15 @@ class Mirror(History):
         """Make the next `ensure` clone anew, if this error says that the mirror is broken."""
         if error.kind == "corrupt":
             await asyncio.to_thread(self._broken.touch)
+
+    async def _git(
+        self, *args: str, ok: tuple[int, ...] = (0,), on_output: Callable[[bytes], None] | None = None
+    ) -> Output:
+        try:
+            return await super()._git(*args, ok=ok, on_output=on_output)
+        except GitError as error:
+            await self.discard_if_corrupt(error)
+            raise
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[WorkspaceLock]:
