@@ -206,10 +206,20 @@ class GiteaService:
         self.emitter.pull("pull_request", "opened", (pull, repository, view), user.id)
         return pull
 
-    async def view(self, pull: Pull, repository: Repository, *, fresh: bool = True) -> PullView:
-        """What git says of a pull request. `fresh` reads the head branch itself, as the single GET does."""
+    async def view(self, pull: Pull, repository: Repository) -> PullView:
+        """What git says of a pull request; the head is the branch's own, as in the single GET."""
         branches = await self.git(repository).branches()
-        head = branches.get(pull.head, pull.head_sha) if fresh and pull.state == "open" else pull.head_sha
+        head = branches.get(pull.head, pull.head_sha) if pull.state == "open" else pull.head_sha
+        return await self._view(pull, repository, head, branches)
+
+    async def recorded_views(self, pulls: list[Pull], repository: Repository) -> list[PullView]:
+        """The same for a list, with the recorded heads, which may lag."""
+        branches = await self.git(repository).branches()
+        return [await self._view(pull, repository, pull.head_sha, branches) for pull in pulls]
+
+    async def _view(
+        self, pull: Pull, repository: Repository, head: str, branches: dict[str, str]
+    ) -> PullView:
         base = pull.merged_base_sha or branches.get(pull.base, pull.head_sha)
         start = pull.merge_base if pull.merged_at else base
         key = (repository.id, start or base, head)
