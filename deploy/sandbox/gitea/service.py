@@ -10,7 +10,7 @@ from pathlib import Path
 from deploy.sandbox.config import SandboxConfig
 from deploy.sandbox.gitea import protection
 from deploy.sandbox.gitea.git import ZERO, Commit, GitRepository
-from deploy.sandbox.gitea.records import Pull, Repository, Status, Tables, User
+from deploy.sandbox.gitea.records import KnownRefs, Pull, Repository, Status, Tables, User
 from deploy.sandbox.gitea.shapes import PullView, Shapes
 from deploy.sandbox.gitea.webhooks import Emitter
 from deploy.sandbox.store import Store
@@ -70,6 +70,12 @@ class GiteaService:
             finally:
                 await self._tell(repository, before, await git.refs(), by)
 
+    async def settle(self) -> None:
+        """Tell what moved in the last moment of a killed process; nobody knows any more who did it."""
+        for repository in self.tables.repositories.all():
+            if known := self.tables.refs.get(repository.id):
+                await self._tell(repository, known.refs, await self.git(repository).refs(), repository.owner)
+
     async def _tell(
         self, repository: Repository, before: dict[str, str], after: dict[str, str], by: str
     ) -> None:
@@ -96,6 +102,7 @@ class GiteaService:
             await self._follow_base(repository, branch, old, new, by)
             for listener in self.new_commit:
                 listener(repository, branch, new, by)
+        self.tables.refs.put(KnownRefs(id=repository.id, refs=after))
 
     async def _follow_head(self, repository: Repository, branch: str, old: str, new: str, by: str) -> None:
         for pull in self.open_pulls(repository):
