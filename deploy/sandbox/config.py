@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SERVERS = ("plane", "gitea", "telegram", "production")
 
@@ -36,6 +36,12 @@ class SandboxConfig(BaseModel):
         default_factory=list,
         description="Put before every CI command; {workdir} is its checkout. For isolation tools.",
     )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        """Programs are started in other folders, so a relative path would mean many places."""
+        return home.resolve()
 
     def port(self, server: str) -> int:
         """The configured port of one of `SERVERS`."""

@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from deploy.sandbox.faults import FaultPlan, Faults
-from deploy.sandbox.gitea.git import GitError, git
+from deploy.sandbox.gitea.git import GitError, export, git
 from deploy.sandbox.web import CONTROL, RefusalError, add_health, control_body, element, page, refusals
 
 ENVIRONMENTS = ("staging", "production")
@@ -109,8 +109,7 @@ class ProductionServer:
         if not folder.exists():
             fresh = folder.with_suffix(f".{os.getpid()}")
             await asyncio.to_thread(shutil.rmtree, fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            await git("--work-tree", str(fresh), "checkout", "--force", wanted.sha, "--", ".", cwd=bare)
+            await export(bare, wanted.sha, fresh)
             fresh.rename(folder)
         return folder
 

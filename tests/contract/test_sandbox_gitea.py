@@ -282,6 +282,25 @@ async def test_the_combined_status_tells_of_its_page_only(sandbox: Harness) -> N
     assert len((await sandbox.gitea("GET", f"statuses/{sha}")).body) == 3
 
 
+async def test_a_repository_starts_from_a_folder_or_from_git(sandbox: Harness, tmp_path: Path) -> None:
+    """A folder becomes one commit, a git folder keeps its history, a second seed changes nothing."""
+    source = await sandbox.clone(tmp_path / "source")
+    tip = await sandbox.push(source, "main", {"run.sh": "#!/bin/sh\n"})
+    common = {"owner": "acme", "ci_command": None}
+    seed = {
+        "repositories": [
+            {**common, "name": "from-folder", "import_folder": str(source)},
+            {**common, "name": "from-git", "import_git": str(source)},
+        ]
+    }
+    first = (await sandbox.control("gitea", "POST", "seed", seed)).body
+    assert (await sandbox.control("gitea", "POST", "seed", seed)).body == first
+    made = first["repositories"]
+    assert made["acme/from-git"]["branches"] == {"main": tip}
+    listing = await sandbox.git("ls-tree", "main", cwd=Path(made["acme/from-folder"]["bare_path"]))
+    assert [line.split()[0] for line in listing.splitlines()] == ["100644", "100755"]
+
+
 async def test_pages_behind_public_links_show_escaped_text(sandbox: Harness, tmp_path: Path) -> None:
     """A person who opens the link of a pull request, a commit or a file sees it, and no script runs."""
     clone = await sandbox.clone(tmp_path / "clone")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.contract.sandbox_harness import PLANE_SECRET, Harness, eventually, harness
@@ -259,6 +260,22 @@ async def test_faults_lose_and_double_webhooks_and_falsify_answers(sandbox: Harn
     await eventually(lambda: len(events(sandbox)) == 2)
     assert {body["data"]["name"] for body in events(sandbox)} == {"twice"}
     assert (await sandbox.plane("GET", f"work-items/{lost['id']}/")).status == 200
+
+
+async def test_route_faults_refuse_before_the_work_or_cut_the_line_after_it(sandbox: Harness) -> None:
+    """A 429 with Retry-After changes nothing; a cut connection hides a change; then all is well."""
+    item = await create(sandbox)
+    path = f"work-items/{item['id']}/"
+    busy = {"method": "PATCH", "status": 429, "headers": {"Retry-After": "3"}}
+    cut = {"method": "PATCH", "status": None, "effect": "after"}
+    await sandbox.control("plane", "PUT", "faults", {"routes": [busy, cut]})
+    refused = await sandbox.plane("PATCH", path, {"priority": "high"})
+    assert (refused.status, refused.headers["Retry-After"]) == (429, "3")
+    assert (await sandbox.plane("GET", path)).body["priority"] == "none"
+    with pytest.raises(aiohttp.ClientError):
+        await sandbox.plane("PATCH", path, {"priority": "high"})
+    assert (await sandbox.plane("GET", path)).body["priority"] == "high"
+    assert (await sandbox.plane("PATCH", path, {"priority": "low"})).status == 200
 
 
 async def test_an_item_page_shows_text_and_runs_nothing(sandbox: Harness) -> None:

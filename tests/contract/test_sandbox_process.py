@@ -67,6 +67,22 @@ async def test_webhooks_queued_before_a_restart_are_sent_after_it(tmp_path: Path
         await eventually(lambda: receiver.of("X-Plane-Event", "issue"))
 
 
+async def test_a_push_nobody_could_tell_is_told_at_the_next_start(tmp_path: Path) -> None:
+    """A branch that moved right before a kill, without its events, is told and tested by the next process."""
+    home, receiver = tmp_path / "home", Receiver()
+    async with harness(home, receiver) as sandbox:
+        await sandbox.seed(ci_command="true")
+        clone = await sandbox.clone(tmp_path / "clone")
+        first = await sandbox.push(clone, "task/PAY-1", {"a.py": "1\n"})
+        await sandbox.open_pull()
+        await sandbox.git("commit", "--quiet", "--allow-empty", "--message", "More", cwd=clone)
+    await sandbox.git("push", "--quiet", str(home / "gitea/acme/payments.git"), "task/PAY-1", cwd=clone)
+    async with harness(home, receiver) as sandbox:
+        told = await eventually(lambda: receiver.of("X-Gitea-Event-Type", "pull_request_sync"))
+        assert told[0].body["before"] == first
+        await sandbox.combined(told[0].body["after"], "success")
+
+
 async def start(home: Path) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
     """A sandbox of its own process, ready to answer; a killed one may have left its state file."""
     config = home.with_suffix(".json")

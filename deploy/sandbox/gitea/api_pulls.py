@@ -52,9 +52,10 @@ class PullsApi(Access):
         if request.query.get("sort") == "recentupdate":
             rows.sort(key=lambda row: row.updated_at, reverse=True)
         shown, headers = cut(request, rows)
+        views = await self.service.recorded_views(shown, repository)
         body = [
-            self.shapes.pull(row, repository, await self.service.view(row, repository, fresh=False), listed=True)
-            for row in shown
+            self.shapes.pull(row, repository, view, listed=True)
+            for row, view in zip(shown, views, strict=True)
         ]
         return web.json_response(body, headers=headers)
 

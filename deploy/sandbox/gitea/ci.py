@@ -8,12 +8,11 @@ import shlex
 import shutil
 import signal
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 from deploy.sandbox.config import SandboxConfig
-from deploy.sandbox.gitea.git import git
+from deploy.sandbox.gitea.git import export
 from deploy.sandbox.gitea.records import ACTIONS_USER, Repository, Run
 from deploy.sandbox.gitea.service import GiteaService
 
@@ -103,7 +102,7 @@ class Ci:
             await self._report(run, "pending", "Has started running")
             try:
                 passed = await self._execute(run)
-            except (OSError, tarfile.TarError, RuntimeError) as error:
+            except (OSError, RuntimeError) as error:
                 self.log_path(run).parent.mkdir(parents=True, exist_ok=True)
                 self.log_path(run).write_text(f"the run could not start: {error}\n")
                 passed = False
@@ -132,8 +131,7 @@ class Ci:
         folder, log = self._home / run.id, self.log_path(run)
         work = folder / "work"
         await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-        archive = await git("archive", "--format=tar", run.sha, cwd=self._service.path(repository))
-        await asyncio.to_thread(_unpack, archive, work)
+        await export(self._service.path(repository), run.sha, work)
         command = repository.ci_command or []
         argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
         prefix = [part.replace("{workdir}", str(work)) for part in self._config.ci_prefix]
@@ -206,12 +204,6 @@ class Ci:
         repository = self._tables.repositories.get(run.repository)
         assert repository, "runs do not outlive their repository"
         return repository
-
-
-def _unpack(archive: bytes, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
 
 
 def _kill_group(pid: int) -> None:

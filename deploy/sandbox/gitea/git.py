@@ -15,7 +15,7 @@ _FORMAT = "%x1e%H%x00%T%x00%P%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%B%x0
 _SAFE = ("PATH", "LANG", "TMPDIR", "SYSTEMROOT")
 
 
-class GitError(Exception):
+class GitError(RuntimeError):
     """git refused; the message is what it said."""
 
 
@@ -57,6 +57,18 @@ async def git(*args: str, cwd: Path, stdin: bytes = b"", env: Mapping[str, str] 
     if done.code:
         raise GitError((done.err or done.out).decode(errors="replace").strip())
     return done.out
+
+
+async def export(bare: Path, sha: str, folder: Path) -> None:
+    """Write the files of a commit into a new folder.
+
+    Not `git archive`: a branch could leave files out of it by `export-ignore`, and be tested without them.
+    """
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    with tempfile.TemporaryDirectory() as place:
+        env = {"GIT_INDEX_FILE": str(Path(place, "index"))}
+        await git("read-tree", sha, cwd=bare, env=env)
+        await git(f"--work-tree={folder}", "checkout-index", "--all", cwd=bare, env=env)
 
 
 @dataclass(frozen=True)

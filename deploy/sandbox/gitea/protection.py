@@ -87,7 +87,7 @@ def objections(rule: Protection, pull: Pull, reviews: list[Review], statuses: li
     settings = rule.settings
     verdicts: dict[str, Review] = {}
     for review in reviews:
-        if review.state in {"APPROVED", "REQUEST_CHANGES"} and not review.dismissed:
+        if review.state in {"APPROVED", "REQUEST_CHANGES"} and review.official and not review.dismissed:
             verdicts[review.user] = review
     stale_counts = not settings["ignore_stale_approvals"]
     approvals = [row for row in verdicts.values()

@@ -164,6 +164,12 @@ class Run(Record):
     completed_at: float | None = None
 
 
+class KnownRefs(Record):
+    """The refs of a repository (`id`) whose moves were told."""
+
+    refs: dict[str, str]
+
+
 class Tables:
     """Every table of the Gitea server."""
 
@@ -176,4 +182,5 @@ class Tables:
         self.statuses = Table(store, "gitea.status", Status, parent=lambda row: row.commit)
         self.hooks = Table(store, "gitea.hook", Hook, parent=lambda row: row.repository)
         self.protections = Table(store, "gitea.protection", Protection, parent=lambda row: row.repository)
+        self.refs = Table(store, "gitea.refs", KnownRefs)
         self.runs = Table(store, "gitea.run", Run, parent=lambda row: row.repository)

@@ -49,6 +49,7 @@ class GiteaServer:
     async def start(self) -> None:
         """Take up what the last run left queued."""
         await self.dispatcher.start()
+        await self.service.settle()
         await self.ci.start()
 
     async def stop(self) -> None:

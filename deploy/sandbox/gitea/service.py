@@ -10,7 +10,7 @@ from pathlib import Path
 from deploy.sandbox.config import SandboxConfig
 from deploy.sandbox.gitea import protection
 from deploy.sandbox.gitea.git import ZERO, Commit, GitRepository
-from deploy.sandbox.gitea.records import Pull, Repository, Status, Tables, User
+from deploy.sandbox.gitea.records import KnownRefs, Pull, Repository, Status, Tables, User
 from deploy.sandbox.gitea.shapes import PullView, Shapes
 from deploy.sandbox.gitea.webhooks import Emitter
 from deploy.sandbox.store import Store
@@ -70,8 +70,18 @@ class GiteaService:
             finally:
                 await self._tell(repository, before, await git.refs(), by)
 
-    async def _tell(self, repository: Repository, before: dict[str, str], after: dict[str, str], by: str) -> None:
-        moved = [ref for ref in {**before, **after} if ref.startswith(HEADS) and before.get(ref) != after.get(ref)]
+    async def settle(self) -> None:
+        """Tell what moved in the last moment of a killed process; nobody knows any more who did it."""
+        for repository in self.tables.repositories.all():
+            if known := self.tables.refs.get(repository.id):
+                await self._tell(repository, known.refs, await self.git(repository).refs(), repository.owner)
+
+    async def _tell(
+        self, repository: Repository, before: dict[str, str], after: dict[str, str], by: str
+    ) -> None:
+        moved = [
+            ref for ref in {**before, **after} if ref.startswith(HEADS) and before.get(ref) != after.get(ref)
+        ]
         for ref in moved:
             repository.updated_at = time.time()
             self.tables.repositories.put(repository)
@@ -90,6 +100,7 @@ class GiteaService:
             await self._follow_base(repository, branch, old, new, by)
             for listener in self.new_commit:
                 listener(repository, branch, new, by)
+        self.tables.refs.put(KnownRefs(id=repository.id, refs=after))
 
     async def _follow_head(self, repository: Repository, branch: str, old: str, new: str, by: str) -> None:
         for pull in self.open_pulls(repository):
@@ -196,10 +207,20 @@ class GiteaService:
         self.emitter.pull("pull_request", "opened", (pull, repository, view), user.id)
         return pull
 
-    async def view(self, pull: Pull, repository: Repository, *, fresh: bool = True) -> PullView:
-        """What git says of a pull request. `fresh` reads the head branch itself, as the single GET does."""
+    async def view(self, pull: Pull, repository: Repository) -> PullView:
+        """What git says of a pull request; the head is the branch's own, as in the single GET."""
         branches = await self.git(repository).branches()
-        head = branches.get(pull.head, pull.head_sha) if fresh and pull.state == "open" else pull.head_sha
+        head = branches.get(pull.head, pull.head_sha) if pull.state == "open" else pull.head_sha
+        return await self._view(pull, repository, head, branches)
+
+    async def recorded_views(self, pulls: list[Pull], repository: Repository) -> list[PullView]:
+        """The same for a list, with the recorded heads, which may lag."""
+        branches = await self.git(repository).branches()
+        return [await self._view(pull, repository, pull.head_sha, branches) for pull in pulls]
+
+    async def _view(
+        self, pull: Pull, repository: Repository, head: str, branches: dict[str, str]
+    ) -> PullView:
         base = pull.merged_base_sha or branches.get(pull.base, pull.head_sha)
         start = pull.merge_base if pull.merged_at else base
         key = (repository.id, start or base, head)

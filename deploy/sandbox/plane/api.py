@@ -202,9 +202,9 @@ class PlaneApi:
         return web.Response(status=204)
 
     async def comments(self, request: web.Request) -> web.Response:
-        """The comments of an item; only the list has `is_member`."""
+        """The comments of an item, newest first; only the list has `is_member`."""
         item = self._item(request)
-        rows = self.tables.comments.of(item.id)
+        rows = self.tables.comments.of(item.id)[::-1]
         return paged(request, rows, lambda row: {**shapes.comment(row), "is_member": True})
 
     async def comment(self, request: web.Request) -> web.Response:
