@@ -50,9 +50,7 @@ class Repo:
         for pack in list(self.path.glob("objects/pack/*.pack")):
             moved = pack.rename(self.path / pack.name)
             with moved.open("rb") as stream:
-                subprocess.run(
-                    ["git", "unpack-objects", "-q"], cwd=self.path, env=_ENV, stdin=stream, check=True
-                )
+                subprocess.run(["git", "unpack-objects", "-q"], cwd=self.path, env=_ENV, stdin=stream, check=True)
 
     @property
     def head(self) -> str:

@@ -53,10 +53,7 @@ class PullsApi(Access):
             rows.sort(key=lambda row: row.updated_at, reverse=True)
         shown, headers = cut(request, rows)
         views = await self.service.recorded_views(shown, repository)
-        body = [
-            self.shapes.pull(row, repository, view, listed=True)
-            for row, view in zip(shown, views, strict=True)
-        ]
+        body = [self.shapes.pull(row, repository, view, listed=True) for row, view in zip(shown, views, strict=True)]
         return web.json_response(body, headers=headers)
 
     async def create(self, request: web.Request) -> web.Response:

@@ -76,12 +76,8 @@ class GiteaService:
             if known := self.tables.refs.get(repository.id):
                 await self._tell(repository, known.refs, await self.git(repository).refs(), repository.owner)
 
-    async def _tell(
-        self, repository: Repository, before: dict[str, str], after: dict[str, str], by: str
-    ) -> None:
-        moved = [
-            ref for ref in {**before, **after} if ref.startswith(HEADS) and before.get(ref) != after.get(ref)
-        ]
+    async def _tell(self, repository: Repository, before: dict[str, str], after: dict[str, str], by: str) -> None:
+        moved = [ref for ref in {**before, **after} if ref.startswith(HEADS) and before.get(ref) != after.get(ref)]
         for ref in moved:
             repository.updated_at = time.time()
             self.tables.repositories.put(repository)
@@ -218,9 +214,7 @@ class GiteaService:
         branches = await self.git(repository).branches()
         return [await self._view(pull, repository, pull.head_sha, branches) for pull in pulls]
 
-    async def _view(
-        self, pull: Pull, repository: Repository, head: str, branches: dict[str, str]
-    ) -> PullView:
+    async def _view(self, pull: Pull, repository: Repository, head: str, branches: dict[str, str]) -> PullView:
         base = pull.merged_base_sha or branches.get(pull.base, pull.head_sha)
         start = pull.merge_base if pull.merged_at else base
         key = (repository.id, start or base, head)
