@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from git_world import Repo, World, make_world, names_in
 
 from activities.adapters.errors import GitError, InvalidName, NotFound
 from activities.adapters.git import (

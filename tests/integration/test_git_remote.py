@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from git_world import make_world, names_in
 
 from activities.adapters.errors import AdapterError, GitError, NotFound, Unauthorized, Unavailable
 from activities.adapters.git import GitAuth, Mirror
