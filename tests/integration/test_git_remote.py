@@ -12,7 +12,7 @@ from aiohttp import web
 
 from activities.adapters.errors import AdapterError, GitError, NotFound, Unauthorized, Unavailable
 from activities.adapters.git import GitAuth, Mirror
-from tests.integration.git_world import make_world
+from tests.integration.git_world import make_world, names_in
 
 TOKEN = "s3cret-token"
 
