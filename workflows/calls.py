@@ -31,6 +31,7 @@ async def call(
     summary: str,
     queue: str = SHARED_QUEUE,
     limit: timedelta = ATTEMPT_LIMIT,
+    wait_for_cancel: bool = True,
 ) -> Result:
     """Run an activity to its end, retrying what could not be found out for as long as it takes.
 
@@ -40,6 +41,7 @@ async def call(
         summary: what it does, for the Web UI's event list.
         queue: the task queue it runs on.
         limit: how long one attempt may take.
+        wait_for_cancel: whether a cancellation waits until the attempt has really ended; needless for reads.
     """
     result: Result = await workflow.execute_activity(
         contract,
@@ -48,7 +50,11 @@ async def call(
         start_to_close_timeout=limit,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=_RETRY,
-        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        cancellation_type=(
+            workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+            if wait_for_cancel
+            else workflow.ActivityCancellationType.TRY_CANCEL
+        ),
         summary=summary[:200],
     )
     return result

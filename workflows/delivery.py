@@ -5,13 +5,13 @@ Leases never nest: staging is given back before the merge lease is asked for, me
 
 from datetime import timedelta
 
-from workflows import steps
+from workflows import gating, leasing, steps, working
 from workflows.contracts import items, landing, leases, workspaces
 from workflows.contracts.gates import Claim
 from workflows.model import Candidate, Environment, GateOutcome, ItemState, Lease, Stage
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate
-from workflows.state import Move
+from workflows.state import Counter, Move
 from workflows.task_run import TaskRun
 from workflows.verdicts import VerdictOutcome
 
@@ -23,8 +23,8 @@ async def deploy_staging(run: TaskRun) -> Move:
     if run.state.policy.staging:
         staged, problem = await _stage_branch(run)
         if not staged:
-            return Move(to=Stage.DEVELOPMENT, reason=problem, feedback=(problem,))
-    lease = await run.acquire(leases.LeaseKind.MERGE)
+            return _back(problem, problem)
+    lease = await leasing.acquire(run, leases.LeaseKind.MERGE)
     run.say(f"holds the merge lease, epoch {lease.epoch}")
     state = run.next_step()
     built = await run.call(
@@ -60,16 +60,17 @@ async def deploy(run: TaskRun) -> Move:
         return Move(to=Stage.DEPLOY, reason=f"production: {deployed.reason}")
     run.update(deployed_sha=deployed.sha if deployed else "")
     output = deployed.output if deployed else "this project has no production command"
-    workspace = await run.prepare()
-    agent, problem = await run.agent(workspace, **{"deployment.txt": output})
+    workspace = await working.prepare(run)
+    agent, problem = await working.agent(run, workspace, **{"deployment.txt": output})
     if problem or agent.verdict is None:
         return Move(to=Stage.DEPLOY, reason=problem or "no verdict")
     await steps.comment(run, agent)
     claim = Claim(outcome=agent.verdict.outcome, sha=state.landed_sha, summary=agent.verdict.summary)
-    result = await run.gate(
-        lambda: run.question(
-            Gate.DEPLOYED, claim=claim, landed_sha=state.landed_sha, deployed_sha=run.state.deployed_sha
-        )
+    result = await gating.ask(
+        run,
+        lambda: gating.question(
+            run, Gate.DEPLOYED, claim=claim, landed_sha=state.landed_sha, deployed_sha=run.state.deployed_sha
+        ),
     )
     green = result.outcome is GateOutcome.GREEN
     return Move(to=Stage.DONE if green else Stage.DEPLOY, reason=result.reason)
@@ -122,8 +123,8 @@ async def _stage_branch(run: TaskRun) -> tuple[bool, str]:
     assert deployed is not None
     if deployed.outcome in _NOT_DEPLOYED:
         return False, f"staging: {deployed.reason}\n\n{deployed.output}"
-    workspace = await run.prepare()
-    agent, problem = await run.agent(workspace, **{"deployment.txt": deployed.output})
+    workspace = await working.prepare(run)
+    agent, problem = await working.agent(run, workspace, **{"deployment.txt": deployed.output})
     if problem or agent.verdict is None:
         return False, problem or "no verdict"
     await steps.comment(run, agent)
@@ -138,7 +139,7 @@ async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.D
     if not command:
         return None
     kind = leases.LeaseKind.STAGING if staging else leases.LeaseKind.PRODUCTION
-    lease = await run.acquire(kind)
+    lease = await leasing.acquire(run, kind)
     state = run.next_step()
     deployed = await run.call(
         landing.deploy,
@@ -153,41 +154,44 @@ async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.D
         ),
         queue=host_work_queue(state.host),
         summary=f"deploy {sha[:10]} to {environment}",
+        shield=True,
         limit=DEPLOY_LIMIT,
     )
-    await run.release(lease)
+    await leasing.release(run, lease)
     run.say(f"{environment}: {deployed.outcome}", sha=deployed.sha or sha)
     return deployed
 
 
 async def _no_candidate(run: TaskRun, lease: Lease, built: landing.CandidateBuilt) -> Move:
-    await run.release(lease)
+    await leasing.release(run, lease)
     reason = f"no candidate: {built.reason}"
     if built.outcome is landing.CandidateOutcome.HEAD_MOVED:
         return Move(to=Stage.REVIEW, reason=reason)
     if built.outcome is landing.CandidateOutcome.LEASE_LOST:
-        return Move(to=Stage.DEPLOY_STAGING, reason=reason)
-    return Move(to=Stage.DEVELOPMENT, reason=reason, feedback=(reason, "files in conflict:", *built.conflicts))
+        return _requeue(reason)
+    return _back(reason, reason, "files in conflict:", *built.conflicts)
 
 
 async def _test_candidate(run: TaskRun, lease: Lease, candidate: Candidate) -> Move:
     tests = await steps.run_tests(run, candidate.sha)
-    result = await run.gate(
-        lambda: run.question(
+    result = await gating.ask(
+        run,
+        lambda: gating.question(
+            run,
             Gate.CANDIDATE_TESTED,
             candidate=candidate,
             test_run=tests,
-        )
+        ),
     )
     if result.outcome is GateOutcome.GREEN:
         return Move(to=Stage.DEPLOY, reason=result.reason)
-    await run.release(lease)
+    await leasing.release(run, lease)
     if "main moved" in result.failing:
-        return Move(to=Stage.DEPLOY_STAGING, reason=result.reason)
+        return _requeue(result.reason)
     if "head moved" in result.failing:
         run.update(head_sha=result.sha)
         return Move(to=Stage.REVIEW, reason=result.reason)
-    return Move(to=Stage.DEVELOPMENT, reason=result.reason, feedback=(result.reason, tests.tail))
+    return _back(result.reason, result.reason, tests.tail)
 
 
 async def _land(run: TaskRun) -> Move | None:
@@ -209,9 +213,10 @@ async def _land(run: TaskRun) -> Move | None:
         ),
         queue=host_work_queue(state.host),
         summary=f"land {state.candidate.sha[:10]}",
+        shield=True,
         limit=timedelta(minutes=10),
     )
-    await run.release(state.lease)
+    await leasing.release(run, state.lease)
     if landed.outcome is landing.LandOutcome.LANDED:
         run.update(landed_sha=landed.sha)
         run.say(f"landed on {state.project.repository.base}", sha=landed.sha)
@@ -221,6 +226,16 @@ async def _land(run: TaskRun) -> Move | None:
     if landed.outcome is landing.LandOutcome.HEAD_MOVED:
         return Move(to=Stage.REVIEW, reason=reason)
     if landed.outcome in {landing.LandOutcome.MAIN_MOVED, landing.LandOutcome.LEASE_LOST}:
-        return Move(to=Stage.DEPLOY_STAGING, reason=reason)
+        return _requeue(reason)
     await run.ask_human(reason)
     return Move(to=Stage.DEPLOY_STAGING, reason="a person said retry")
+
+
+def _back(reason: str, *facts: str) -> Move:
+    """To development with the facts."""
+    return Move(to=Stage.DEVELOPMENT, reason=reason, feedback=facts, spends=Counter.DEVELOPER_RETRIES)
+
+
+def _requeue(reason: str) -> Move:
+    """Into the queue again: main has moved, nobody is to blame."""
+    return Move(to=Stage.DEPLOY_STAGING, reason=reason, spends=Counter.MERGE_ROUNDS)

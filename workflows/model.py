@@ -80,6 +80,10 @@ class Item(Frozen):
     url: str = ""
 
 
+DEFAULT_CAP = 3
+"""How often each counter may be spent where the policy does not say."""
+
+
 class Policy(Frozen):
     """`.orch/pipeline.toml` as read from the base branch, pinned to a generation."""
 
@@ -92,9 +96,13 @@ class Policy(Frozen):
     """`required`, or `none` where the repository has no CI and says so."""
     runner: str = "claude"
     runners: dict[Role, str] = Field(default_factory=dict)
-    max_rounds: int = 3
-    """How often each stage may be entered before a person is asked."""
+    caps: dict[str, int] = Field(default_factory=dict)
+    """How often each counter of workflows/state.py may be spent before a person is asked."""
     digest: str = ""
+
+    def cap(self, counter: str) -> int:
+        """The cap of a counter."""
+        return self.caps.get(counter, DEFAULT_CAP)
 
     def runner_for(self, role: Role) -> str:
         """The runner a role uses: its own, else the policy's."""

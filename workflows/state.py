@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from workflows.hints import Pending, Source
+from workflows.hints import Pending, Source, Topic
 from workflows.model import (
     Candidate,
     Frozen,
@@ -20,6 +20,7 @@ from workflows.model import (
 )
 from workflows.names import task_branch
 from workflows.projects import ProjectFacts
+from workflows.situation import PauseCause
 
 TIMELINE_KEPT = 40
 """Lines a running workflow carries for its `timeline` query; the ledger keeps all of them."""
@@ -31,6 +32,9 @@ class Act(StrEnum):
     APPROVE = "approve"
     REJECT = "reject"
     RETRY = "retry"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
 
 
 class OperatorAct(Frozen):
@@ -53,6 +57,29 @@ class Ask(Frozen):
     head_sha: str
 
 
+class Counter(StrEnum):
+    """What a task spends when it goes back; each has its own cap in the policy."""
+
+    FAILURES = "failures"
+    """Agent runs without a usable verdict."""
+    NO_EVIDENCE = "no_evidence"
+    """Runs that claim work and leave none."""
+    CI_ROUNDS = "ci_rounds"
+    REVIEW_ROUNDS = "review_rounds"
+    DEVELOPER_RETRIES = "developer_retries"
+    """Conflicts, red combined trees, failed staging."""
+    MERGE_ROUNDS = "merge_rounds"
+    """Main moved under the candidate: nobody's fault, but not for ever."""
+
+
+class Paused(Frozen):
+    """Why a task stands still, and since when."""
+
+    cause: PauseCause
+    reason: str
+    since: datetime
+
+
 class TaskState(Frozen):
     """Everything a task knows. One value, replaced whole, carried by continue-as-new at each stage boundary.
 
@@ -63,6 +90,8 @@ class TaskState(Frozen):
     generation: int
     start_activity: str
     """The Plane activity that started this generation: the boundary to the one before."""
+    seen_activity: str = ""
+    """The last Plane activity that was acted on; what a person did before it is history."""
     item: Item
     project: ProjectFacts
     policy: Policy
@@ -78,6 +107,8 @@ class TaskState(Frozen):
     ask: Ask | None = None
     feedback: tuple[str, ...] = ()
     """Facts for the next agent: why it is asked again."""
+    spent: dict[Counter, int] = Field(default_factory=dict)
+    paused: Paused | None = None
     lease: Lease | None = None
     candidate: Candidate | None = None
     landed_sha: str = ""
@@ -90,6 +121,8 @@ class TaskState(Frozen):
     tokens_out: int = 0
 
     pending: Pending = Field(default_factory=dict)
+    unsurveyed: tuple[Topic, ...] = ()
+    """What people may have touched since we last looked."""
     acts: tuple[OperatorAct, ...] = ()
     """Acts taken but not yet recorded."""
     act_ids: tuple[str, ...] = ()
@@ -130,15 +163,19 @@ class Move(Frozen):
     reason: str
     source: Source = Source.WORKFLOW
     feedback: tuple[str, ...] = ()
+    spends: Counter | None = None
+    """What going this way costs; None for ways forward and for what is nobody's doing."""
 
 
 def entered(state: TaskState, move: Move) -> TaskState:
     """The state at the start of the stage a move leads to."""
     rounds = {**state.rounds, move.to: state.rounds.get(move.to, 0) + 1}
+    spent = {**state.spent, move.spends: state.spent.get(move.spends, 0) + 1} if move.spends else state.spent
     return state.model_copy(
         update={
             "stage": move.to,
             "rounds": rounds,
+            "spent": spent,
             "feedback": move.feedback,
             "waiting": None,
             "ask": None,
@@ -162,15 +199,35 @@ def told(state: TaskState, at: datetime, text: str, *, sha: str = "", source: st
     return state.model_copy(update={"timeline": kept, "lines_written": line.n})
 
 
+def exhausted(state: TaskState, move: Move) -> str | None:
+    """Why a way back may not be gone once more without a person, or None if it may."""
+    if move.to is Stage.DEPLOY and state.stage is Stage.DEPLOY:
+        return "a deployment never tries again by itself"
+    if move.spends is None:
+        return None
+    cap = state.policy.cap(move.spends)
+    spent = state.spent.get(move.spends, 0)
+    return f"{spent} of {cap} {move.spends.replace('_', ' ')} are spent" if spent >= cap else None
+
+
 def act_refusal(state: TaskState | None, act: Act, act_id: str, digest: str) -> str | None:
     """Why an act cannot be taken now, in words that say how to mend it, or None if it can."""
     if state is None or state.outcome:
         return "this task is not running; ask for a new generation by moving its item to In Progress"
     if act_id in state.act_ids:
         return None
-    if act is Act.RETRY:
-        retriable = state.waiting is not None and state.waiting.needs_human
-        return None if retriable else f"nothing to retry: {why(state)}"
+    if act in {Act.APPROVE, Act.REJECT}:
+        return _answer_refusal(state, digest)
+    possible = {
+        Act.RETRY: state.waiting is not None and state.waiting.needs_human and state.paused is None,
+        Act.RESUME: state.paused is not None,
+        Act.PAUSE: state.paused is None,
+        Act.CANCEL: True,
+    }
+    return None if possible[act] else f"nothing to {act}: {why(state)}"
+
+
+def _answer_refusal(state: TaskState, digest: str) -> str | None:
     if state.ask is None:
         return f"no decision is asked for now: {why(state)}"
     if digest == state.ask.digest:
@@ -186,6 +243,8 @@ def why(state: TaskState) -> str:
     head = f"{state.key} is in {state.stage} (round {state.round})"
     if state.outcome:
         return f"{state.key} has ended: {state.outcome}."
+    if state.paused is not None:
+        return f"{head} and paused since {state.paused.since:%Y-%m-%d %H:%M}Z: {state.paused.reason}."
     if state.waiting is None:
         return f"{head} and working."
     wait = state.waiting

@@ -5,12 +5,13 @@ Each function is one round of one stage: it works, asks the gate, and says where
 
 from datetime import timedelta
 
+from workflows import gating, working
 from workflows.contracts import items, pull_requests, workspaces
 from workflows.contracts.gates import Claim
 from workflows.model import GateOutcome, GateResult, ItemState, Stage, TestRun
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate, artifact_path
-from workflows.state import Ask, Move
+from workflows.state import Ask, Counter, Move
 from workflows.task_run import TaskRun
 from workflows.verdicts import AgentRun, VerdictOutcome
 
@@ -19,9 +20,9 @@ TEST_LIMIT = timedelta(hours=1)
 
 async def analysis(run: TaskRun) -> Move:
     """The analyst writes the spec; a person decides on exactly that spec."""
-    published, problem = await _author(run)
-    if published is None:
-        return _again(run, problem)
+    published = await _author(run)
+    if isinstance(published, Move):
+        return published
     artifact = published.artifact
     assert artifact is not None
     state = run.state
@@ -42,8 +43,10 @@ async def analysis(run: TaskRun) -> Move:
         summary=f"ask for a decision on {ask.digest}",
     )
     run.say(f"asked a person to decide on spec {ask.digest}", sha=ask.head_sha)
-    decided = await run.gate(
-        lambda: run.question(Gate.SPEC_DECIDED, digest=ask.digest, artifact_path=ask.spec_path), PLANE_QUEUE
+    decided = await gating.ask(
+        run,
+        lambda: gating.question(run, Gate.SPEC_DECIDED, digest=ask.digest, artifact_path=ask.spec_path),
+        PLANE_QUEUE,
     )
     await run.call(
         items.move_item,
@@ -56,20 +59,22 @@ async def analysis(run: TaskRun) -> Move:
 
 async def architecture(run: TaskRun) -> Move:
     """The architect decides how, in a file with the required headings."""
-    published, problem = await _author(run)
-    if published is None:
-        return _again(run, problem)
+    published = await _author(run)
+    if isinstance(published, Move):
+        return published
     path = artifact_path(run.state.key, run.spec) or ""
-    result = await run.gate(lambda: run.question(Gate.DESIGN_PRESENT, artifact_path=path, headings=run.spec.headings))
-    return _by(run, result)
+    result = await gating.ask(
+        run, lambda: gating.question(run, Gate.DESIGN_PRESENT, artifact_path=path, headings=run.spec.headings)
+    )
+    return _by(run, result, Counter.FAILURES)
 
 
 async def development(run: TaskRun) -> Move:
     """The developer changes the code; CI judges exactly the head."""
     before = run.state.head_sha
-    published, problem = await _author(run)
-    if published is None:
-        return _again(run, problem)
+    published = await _author(run)
+    if isinstance(published, Move):
+        return published
     state = run.next_step()
     pull = await run.call(
         pull_requests.ensure_pull_request,
@@ -84,8 +89,14 @@ async def development(run: TaskRun) -> Move:
     )
     run.update(pull=pull)
     run.say(f"pull request #{pull.number} is open", sha=state.head_sha)
-    result = await run.gate(lambda: run.question(Gate.CI_GREEN, baseline_sha=before))
-    return _by(run, result)
+    while True:
+        result = await gating.ask(run, lambda: gating.question(run, Gate.CI_GREEN, baseline_sha=before))
+        if "head moved" not in result.failing:
+            break
+        # Whoever pushed helps to develop: CI judges the new head.
+        run.update(head_sha=result.sha)
+    spends = Counter.NO_EVIDENCE if "no evidence" in result.failing else Counter.CI_ROUNDS
+    return _by(run, result, spends)
 
 
 async def review(run: TaskRun) -> Move:
@@ -108,8 +119,8 @@ async def review(run: TaskRun) -> Move:
         ),
         summary=f"review: {claim.outcome}",
     )
-    result = await run.gate(lambda: run.question(Gate.REVIEW_PASSED, claim=claim))
-    return _by(run, result, feedback=_findings(verdict))
+    result = await gating.ask(run, lambda: gating.question(run, Gate.REVIEW_PASSED, claim=claim))
+    return _by(run, result, Counter.REVIEW_ROUNDS, _findings(verdict))
 
 
 async def testing(run: TaskRun) -> Move:
@@ -118,8 +129,8 @@ async def testing(run: TaskRun) -> Move:
     claim, verdict, problem = await _judge(run, **{"tests.txt": tests.tail})
     if claim is None:
         return _again(run, problem)
-    result = await run.gate(lambda: run.question(Gate.TESTS_PASSED, claim=claim, test_run=tests))
-    return _by(run, result, feedback=f"{_findings(verdict)}\n\n{tests.tail}")
+    result = await gating.ask(run, lambda: gating.question(run, Gate.TESTS_PASSED, claim=claim, test_run=tests))
+    return _by(run, result, Counter.REVIEW_ROUNDS, f"{_findings(verdict)}\n\n{tests.tail}")
 
 
 async def run_tests(run: TaskRun, sha: str) -> TestRun:
@@ -160,17 +171,17 @@ async def comment(run: TaskRun, agent: AgentRun, *, artifacts: tuple[str, ...] =
     )
 
 
-async def _author(run: TaskRun) -> tuple[workspaces.Published | None, str]:
-    """Let a role write on the branch; answer what was pushed, or why nothing usable was."""
+async def _author(run: TaskRun) -> workspaces.Published | Move:
+    """Let a role write on the branch; answer what was pushed, or where it leads that nothing usable was."""
     path = artifact_path(run.state.key, run.spec) or ""
-    workspace = await run.prepare()
-    agent, problem = await run.agent(workspace, path)
+    workspace = await working.prepare(run)
+    agent, problem = await working.agent(run, workspace, path)
     verdict = agent.verdict
     if problem or verdict is None:
-        return None, problem or "no verdict"
+        return _again(run, problem or "no verdict")
     if verdict.outcome is not VerdictOutcome.PASS:
         await comment(run, agent)
-        return None, f"{verdict.outcome}: {verdict.summary}"
+        return _again(run, f"{verdict.outcome}: {verdict.summary}")
     state = run.next_step()
     published = await run.call(
         workspaces.publish_work,
@@ -186,24 +197,26 @@ async def _author(run: TaskRun) -> tuple[workspaces.Published | None, str]:
         summary=f"push {state.branch}",
         limit=timedelta(minutes=10),
     )
+    if published.outcome is workspaces.Publish.NOTHING_NEW:
+        return _again(run, published.reason, Counter.NO_EVIDENCE)
     if published.outcome is not workspaces.Publish.PUSHED:
-        return None, f"{published.outcome}: {published.reason}"
+        return _again(run, f"{published.outcome}: {published.reason}")
     run.update(head_sha=published.head_sha)
     run.say(f"pushed {published.commits} commit(s) to {state.branch}", sha=published.head_sha)
     missing = _lacks(published.artifact)
     if missing:
-        return None, missing
+        return _again(run, missing)
     await comment(run, agent, artifacts=(path,) if path else published.changed[:5])
-    return published, ""
+    return published
 
 
 async def _judge(run: TaskRun, **data: str) -> tuple[Claim | None, AgentRun, str]:
     """Let a role judge the head without changing it."""
-    workspace = await run.prepare()
+    workspace = await working.prepare(run)
     if workspace.head_sha != run.state.head_sha:
         run.say("someone else pushed to the task branch", sha=workspace.head_sha)
         run.update(head_sha=workspace.head_sha)
-    agent, problem = await run.agent(workspace, **data)
+    agent, problem = await working.agent(run, workspace, **data)
     if problem or agent.verdict is None:
         return None, agent, problem or "no verdict"
     await comment(run, agent)
@@ -227,15 +240,16 @@ def _findings(agent: AgentRun) -> str:
     return "\n".join([verdict.summary, *lines])
 
 
-def _by(run: TaskRun, result: GateResult, feedback: str = "") -> Move:
+def _by(run: TaskRun, result: GateResult, spends: Counter | None = None, feedback: str = "") -> Move:
+    """Where a gate's answer leads; a red spends what its stage says."""
     spec = run.spec
     if result.outcome is GateOutcome.GREEN:
         return Move(to=spec.green, reason=result.reason)
     if "head moved" in result.failing:
         run.update(head_sha=result.sha)
         return Move(to=Stage.REVIEW, reason=result.reason)
-    return Move(to=spec.red or run.state.stage, reason=result.reason, feedback=(result.reason, feedback))
+    return Move(to=spec.red or run.state.stage, reason=result.reason, feedback=(result.reason, feedback), spends=spends)
 
 
-def _again(run: TaskRun, problem: str) -> Move:
-    return Move(to=run.state.stage, reason=problem, feedback=(problem,))
+def _again(run: TaskRun, problem: str, spends: Counter = Counter.FAILURES) -> Move:
+    return Move(to=run.state.stage, reason=problem, feedback=(problem,), spends=spends)

@@ -1,21 +1,21 @@
 """TaskWorkflow: one Plane item's way to done. Read `run` first; steps.py and delivery.py have the stages."""
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError
 
-from workflows import delivery, names, steps
-from workflows.calls import call
-from workflows.contracts import gates, items, workspaces
-from workflows.hints import Hint, Source
-from workflows.model import Frozen, Lease, Policy, Repository, Stage, TimelineLine, Waiting
-from workflows.state import Act, Move, OperatorAct, TaskInput, TaskState, act_refusal, entered, why
+from workflows import beginning, delivery, ending_early, leasing, steps, watching
+from workflows.contracts import items
+from workflows.hints import Hint
+from workflows.interface import OperatorCommand, Status, TaskOutcome, status_of
+from workflows.model import Lease, Stage, TimelineLine
+from workflows.situation import Effect, Judgement
+from workflows.state import Act, Move, OperatorAct, TaskInput, act_refusal, entered, exhausted
 from workflows.task_run import TaskRun
-
-START_PATIENCE = timedelta(minutes=10)
-"""How long Plane may take to write the activity that says who moved an item (contracts/plane.md, 2)."""
 
 STAGES: dict[Stage, Callable[[TaskRun], Awaitable[Move]]] = {
     Stage.ANALYSIS: steps.analysis,
@@ -28,43 +28,6 @@ STAGES: dict[Stage, Callable[[TaskRun], Awaitable[Move]]] = {
 }
 
 
-class OperatorCommand(Frozen):
-    """What a person sends with an update, for instance `{"by": "olga", "digest": "3f2a…"}`."""
-
-    by: str
-    digest: str = ""
-    reason: str = ""
-    act_id: str = ""
-
-
-class Status(Frozen):
-    """What the `status` query answers."""
-
-    key: str
-    generation: int = 0
-    stage: Stage | None = None
-    round: int = 0
-    why: str
-    waiting: Waiting | None = None
-    digest: str = ""
-    head_sha: str = ""
-    pull_request: str = ""
-    lease: Lease | None = None
-    landed_sha: str = ""
-    deployed_sha: str = ""
-    cost_usd: float | None = None
-    outcome: str = ""
-
-
-class TaskOutcome(Frozen):
-    """How a generation ended."""
-
-    key: str
-    outcome: str
-    landed_sha: str = ""
-    deployed_sha: str = ""
-
-
 @workflow.defn
 class TaskWorkflow:
     """One task. Its id is `task/<KEY>`; its input is the key, for instance `{"key": "DEMO-1"}`."""
@@ -73,104 +36,86 @@ class TaskWorkflow:
     def __init__(self, arg: TaskInput) -> None:
         self._key = arg.key
         self._task = TaskRun(arg.state)
+        self._task.let_go = lambda: leasing.release_all(self._task)
 
     @workflow.run
     async def run(self, arg: TaskInput) -> TaskOutcome:
-        """Play one round of one stage, then go on as a new run; end when the task is done."""
+        """Play one round of one stage, then go on as a new run; end when the task is done or people end it."""
         task = self._task
         if not task.begun:
-            reason = await self._begin()
+            reason = await beginning.begin(task, arg.key)
             if reason is not None:
                 return TaskOutcome(key=arg.key, outcome=f"not started: {reason}")
-        stage = task.state.stage
-        if stage is Stage.DONE:
-            return await self._end()
-        move = await STAGES[stage](task)
-        await self._leave(move)
+        if task.state.stage is Stage.DONE:
+            return await self._end(await delivery.finish(task))
+        try:
+            ending = await self._round()
+        except asyncio.CancelledError:
+            ending = Judgement(effect=Effect.CANCEL, reason="the workflow was cancelled")
+        if ending is not None:
+            return await self._end(await ending_early.close(task, ending))
         await workflow.wait_condition(workflow.all_handlers_finished)
         return workflow.continue_as_new(TaskInput(key=arg.key, state=task.carried()))
 
-    # -- beginning and end -----------------------------------------------------------------------------------
-
-    async def _begin(self) -> str | None:
-        """Verify that a person started this task; answer why it does not start, if it does not."""
-        deadline = workflow.now() + START_PATIENCE
-        pause = timedelta(seconds=2)
-        while True:
-            beginning = await call(
-                items.begin_generation,
-                items.BeginGeneration(key=self._key),
-                queue=names.PLANE_QUEUE,
-                summary="did a person start this?",
-            )
-            if beginning.start is not items.Start.NOT_YET_KNOWN:
-                break
-            if workflow.now() >= deadline:
-                return f"{beginning.reason}; nobody's move was recorded within {START_PATIENCE}"
-            await workflow.sleep(pause, summary="the activity is not written yet")
-            pause = min(pause * 2, timedelta(minutes=1))
-        if beginning.start is items.Start.NOT_STARTED:
-            return beginning.reason
-        assert beginning.item is not None
-        assert beginning.project is not None
-        repository = beginning.project.repository
-        workflow.upsert_search_attributes(
-            [
-                names.PROJECT.value_set(beginning.project.key),
-                names.REPO.value_set(str(repository)),
-                names.ITEM.value_set(self._key),
-            ]
-        )
-        state = TaskState(
-            key=self._key,
-            generation=beginning.generation,
-            step=beginning.step,
-            start_activity=beginning.start_activity,
-            item=beginning.item,
-            project=beginning.project,
-            policy=Policy(test=""),
-            started_at=workflow.now(),
-        )
-        self._task.state = state
-        self._task.say(beginning.reason, source=Source.PLANE)
-        policy = await self._policy(repository)
-        host = await call(workspaces.claim_host, workspaces.ClaimHost(ref=state.ref), summary="which host takes it?")
-        self._task.update(policy=policy, host=host.host)
-        return None
-
-    async def _policy(self, repository: Repository) -> Policy:
-        """Pin the policy of the base branch; a missing or broken one waits for a person."""
-        while True:
-            reading = await self._task.call(
-                gates.read_policy, gates.ReadPolicy(repository=repository), summary="read .orch/pipeline.toml"
-            )
-            if reading.policy is not None:
-                return reading.policy
-            await self._task.ask_human(reading.problem)
-
-    async def _end(self) -> TaskOutcome:
+    async def _round(self) -> Judgement | None:
+        """Play the stage while watching what people do. None: it moved on; a judgement ends the task."""
         task = self._task
-        outcome = await delivery.finish(task)
-        state = task.state
-        task.say(f"{outcome}: landed {state.landed_sha[:10]}", sha=state.landed_sha)
-        task.update(outcome=outcome, waiting=None)
-        await task.record(announce=f"{state.key} is {outcome}: {state.item.title}")
+        while True:
+            if task.state.paused is not None:
+                ending = await watching.stand_still(task)
+                if ending is not None:
+                    return ending
+            stage, watch = asyncio.create_task(self._play()), asyncio.create_task(watching.interruption(task))
+            try:
+                await workflow.wait([stage, watch], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                moved_on, interrupted = stage.done(), watch.done()
+                await _ended(stage, watch)
+            if moved_on:
+                stage.result()
+                return None
+            assert interrupted
+            await leasing.release_all(task)
+            judgement = watch.result()
+            if judgement.effect is not Effect.PAUSE:
+                return judgement
+            watching.pause(task, judgement)
+
+    async def _play(self) -> None:
+        """One round of the current stage, and the way out of it."""
+        if not self._task.state.host:
+            await beginning.pin(self._task)
+        move = await STAGES[self._task.state.stage](self._task)
+        await self._leave(move)
+
+    async def _end(self, outcome: str) -> TaskOutcome:
+        """Close the books, unless a person has started the next generation meanwhile."""
+        task = self._task
+        task.update(outcome=outcome, waiting=None, paused=None)
+        task.say(outcome, sha=task.state.landed_sha)
+        await task.record(announce=f"{self._key} is {outcome}: {task.state.item.title}")
         await workflow.wait_condition(workflow.all_handlers_finished)
+        while task.unsurveyed & watching.SURVEYED:
+            task.unsurveyed.clear()
+            found = await beginning.look(self._key)
+            if found.start is items.Start.STARTED:
+                workflow.continue_as_new(TaskInput(key=self._key))
+        state = task.state
         return TaskOutcome(key=state.key, outcome=outcome, landed_sha=state.landed_sha, deployed_sha=state.deployed_sha)
 
     async def _leave(self, move: Move) -> None:
         """Go where a round led, unless that way has been gone too often: then a person decides."""
         task = self._task
-        await task.take_acts()  # late answers to a question that is already decided
-        entries = task.state.rounds.get(move.to, 0)
-        stuck = move.to is Stage.DEPLOY and task.state.stage is Stage.DEPLOY
-        if stuck or entries >= task.state.policy.max_rounds:
-            await task.ask_human(f"{move.reason} (round {entries} of {move.to} was the last allowed)")
-            task.update(rounds={**task.state.rounds, move.to: 0})
-        task.say(f"{task.state.stage} -> {move.to}: {move.reason}", source=move.source)
-        task.state = entered(task.state, move)
-        await task.record()
-        await task.return_unwanted()
+        await task.take_answers()  # late answers to a question that is already decided
+        reason = exhausted(task.state, move)
+        if reason is not None:
+            await task.ask_human(f"{move.reason} ({reason})")
+            if move.spends:
+                task.update(spent={**task.state.spent, move.spends: 0})
+        with task.shielded():
+            task.say(f"{task.state.stage} -> {move.to}: {move.reason}", source=move.source)
+            task.state = entered(task.state, move)
+            await task.record()
 
     # -- what others may say ---------------------------------------------------------------------------------
 
@@ -182,7 +127,7 @@ class TaskWorkflow:
     @workflow.signal(description="The lease queue's answer to a request of this task.")
     def lease_granted(self, lease: Lease) -> None:
         """Note a grant."""
-        self._task.grant(lease)
+        leasing.note_grant(self._task, lease)
 
     @workflow.update(description="Approve the spec that is asked about, by its digest.")
     def approve(self, command: OperatorCommand) -> str:
@@ -211,6 +156,33 @@ class TaskWorkflow:
     def _validate_retry(self, command: OperatorCommand) -> None:
         self._validate(Act.RETRY, command)
 
+    @workflow.update(description="Stand still until somebody says resume.")
+    def pause(self, command: OperatorCommand) -> str:
+        """Take a pause."""
+        return self._take(Act.PAUSE, command)
+
+    @pause.validator
+    def _validate_pause(self, command: OperatorCommand) -> None:
+        self._validate(Act.PAUSE, command)
+
+    @workflow.update(description="Go on after a pause.")
+    def resume(self, command: OperatorCommand) -> str:
+        """Take a resume."""
+        return self._take(Act.RESUME, command)
+
+    @resume.validator
+    def _validate_resume(self, command: OperatorCommand) -> None:
+        self._validate(Act.RESUME, command)
+
+    @workflow.update(description="End the task; what has landed stays landed and is not deployed.")
+    def cancel(self, command: OperatorCommand) -> str:
+        """Take a cancellation."""
+        return self._take(Act.CANCEL, command)
+
+    @cancel.validator
+    def _validate_cancel(self, command: OperatorCommand) -> None:
+        self._validate(Act.CANCEL, command)
+
     def _validate(self, act: Act, command: OperatorCommand) -> None:
         refused = act_refusal(self._task.state_or_none, act, command.act_id, command.digest)
         if refused:
@@ -233,25 +205,7 @@ class TaskWorkflow:
     @workflow.query(description="Where the task stands, as one JSON object.")
     def status(self) -> Status:
         """The task as it stands."""
-        state = self._task.state_or_none
-        if state is None:
-            return Status(key=self._key, why=f"{self._key} is looking whether a person started it.")
-        return Status(
-            key=state.key,
-            generation=state.generation,
-            stage=state.stage,
-            round=state.round,
-            why=why(state),
-            waiting=state.waiting,
-            digest=state.ask.digest if state.ask else "",
-            head_sha=state.head_sha,
-            pull_request=state.pull.url if state.pull else "",
-            lease=state.lease,
-            landed_sha=state.landed_sha,
-            deployed_sha=state.deployed_sha,
-            cost_usd=state.cost_usd if state.cost_complete else None,
-            outcome=state.outcome,
-        )
+        return status_of(self._key, self._task.state_or_none)
 
     @workflow.query(description="The last things that happened, oldest first.")
     def timeline(self) -> list[TimelineLine]:
@@ -263,3 +217,12 @@ class TaskWorkflow:
     def why(self) -> str:
         """What a person asks first."""
         return self.status().why
+
+
+async def _ended(*tasks: "asyncio.Task[Any]") -> None:
+    """Break off what still runs, and wait until it is over."""
+    for task in tasks:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ActivityError):
+                await task

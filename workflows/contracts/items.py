@@ -13,6 +13,7 @@ from workflows.model import (
     TaskRef,
 )
 from workflows.projects import ProjectFacts
+from workflows.situation import Situation
 
 
 class BeginGeneration(Frozen):
@@ -96,6 +97,18 @@ class MoveResult(Frozen):
     outcome: Moved
 
 
+class ReadSituation(Frozen):
+    """Look at everything a person may have touched since `seen_activity`."""
+
+    ref: TaskRef
+    item: Item
+    repository: Repository
+    branch: str
+    branch_expected: bool
+    pull: int | None
+    seen_activity: str
+
+
 @activity.defn
 async def begin_generation(arg: BeginGeneration) -> Beginning:
     """Read the item and its activities; allocate the next generation if a person started it."""
@@ -117,4 +130,10 @@ async def post_comment(arg: PostComment) -> Done:
 @activity.defn
 async def move_item(arg: MoveItem) -> MoveResult:
     """Write the item's state."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def read_situation(arg: ReadSituation) -> Situation:
+    """Read item, pull request and branch in one evaluation; what cannot be read is a `problem`, never an act."""
     raise NotImplementedError

@@ -25,6 +25,7 @@ class RecordProgress(Frozen):
     item: Item
     branch: str
     start_activity: str
+    seen_activity: str
     started_at: datetime
     at: datetime
     waiting: Waiting | None

@@ -53,6 +53,7 @@ TABLES = (
         repo            text NOT NULL,
         branch          text NOT NULL,
         start_activity  text NOT NULL,
+        seen_activity   text NOT NULL DEFAULT '',
         stage           text NOT NULL,
         round           integer NOT NULL,
         status          text NOT NULL,
