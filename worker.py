@@ -31,11 +31,13 @@ from activities.leases import Leases
 from activities.ledger import Ledger
 from activities.mirrors import Mirrors
 from activities.notifications import Sender
+from activities.projects import Projects
 from activities.pull_requests import PullRequests
 from activities.runners.base import Runner
 from activities.runners.isolation import Isolation
 from activities.runners.scripted import ScriptedRunner
 from activities.settings import ConfigError, WorkerSettings, exit_with, load_settings
+from activities.situations import Situations
 from activities.workspaces import Workspaces
 from workflows import names
 from workflows.environment import EnvironmentWorkflow
@@ -58,6 +60,7 @@ class Parts:
     client: Client
     store: Store
     items: Items
+    situations: Situations
     gates: Gates
     pull_requests: PullRequests
     workspaces: Workspaces
@@ -89,13 +92,15 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
         )
         forge = Forge(session, settings, config.gitea_public_url)
         mirrors = Mirrors(settings)
+        projects = Projects(settings.config, config)
         isolation = Isolation(required=settings.isolation == "required")
         yield Parts(
             settings=settings,
             client=client,
             store=store,
-            items=Items(plane, forge, store, config, settings.temporal_ui_url),
-            gates=Gates(plane, forge, store, config),
+            items=Items(plane, forge, store, projects, settings.temporal_ui_url),
+            situations=Situations(plane, forge, store, projects),
+            gates=Gates(plane, forge, store, projects),
             pull_requests=PullRequests(forge, store),
             workspaces=Workspaces(mirrors, isolation, store, settings),
             agents=Agents(_runners(settings), isolation, store, settings),
@@ -129,6 +134,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.items.ask_decision,
         parts.items.post_comment,
         parts.items.move_item,
+        parts.situations.read_situation,
         parts.gates.evaluate_gate,
     ]
     work: list[Callable[..., Any]] = [

@@ -11,10 +11,10 @@ from activities.adapters.store import Store
 from activities.decisions import Decisions
 from activities.forge import Forge
 from activities.policy import PATH, read_policy
+from activities.projects import Projects
 from activities.reviews import objection
 from workflows.contracts import gates as contract
 from workflows.model import GateOutcome, GateResult, WaitingOn, fingerprint
-from workflows.projects import OrchConfig
 from workflows.stages import Gate, decision_digest, missing_headings
 from workflows.verdicts import VerdictOutcome
 
@@ -26,10 +26,10 @@ MAIN_MOVED = "main moved"
 class Gates:
     """Judges, by reading Plane and Gitea at the moment it is asked."""
 
-    def __init__(self, plane: PlaneClient, forge: Forge, store: Store, config: OrchConfig) -> None:
+    def __init__(self, plane: PlaneClient, forge: Forge, store: Store, projects: Projects) -> None:
         self._forge = forge
         self._store = store
-        self._config = config
+        self._projects = projects
         self._decisions = Decisions(plane, store)
         self._rules: dict[Gate, Callable[[contract.GateQuestion], Awaitable[GateResult]]] = {
             Gate.SPEC_DECIDED: self._spec_decided,
@@ -79,9 +79,7 @@ class Gates:
         return result
 
     async def _spec_decided(self, arg: contract.GateQuestion) -> GateResult:
-        project = self._config.project_of(arg.ref.key)
-        if project is None:
-            return _unknown(arg, "the project is not configured in orch.toml")
+        project = self._projects.of(arg.ref.key)
         spec = await self._forge.client(arg.project.repository).get_file(arg.artifact_path, arg.branch)
         if spec is None or decision_digest(arg.ref, spec) != arg.digest:
             return _red(arg, f"{arg.artifact_path} changed after the decision was asked for", "spec changed")

@@ -10,10 +10,11 @@ from activities.adapters.store import GenerationRow, Store
 from activities.fencing import Fence
 from activities.forge import Forge
 from activities.markup import inline, to_html
+from activities.projects import Projects
 from workflows.contracts import items as contract
-from workflows.model import Done, Item, ItemState, TaskRef
+from workflows.model import Done, Item, ItemState
 from workflows.names import parse_task_key, task_branch
-from workflows.projects import OrchConfig, ProjectConfig, ProjectFacts
+from workflows.projects import ProjectConfig, ProjectFacts
 
 ASK_EFFECT = "ask-state"
 """The effect name of the move to awaiting approval; its intent marks where answers begin to count."""
@@ -55,17 +56,17 @@ class PlaneStates:
 class Items:
     """Plane's side of a task. Runs on the rate-limited queue."""
 
-    def __init__(self, plane: PlaneClient, forge: Forge, store: Store, config: OrchConfig, ui: str) -> None:
+    def __init__(self, plane: PlaneClient, forge: Forge, store: Store, projects: Projects, ui: str) -> None:
         self._plane = plane
         self._forge = forge
         self._store = store
-        self._config = config
+        self._projects = projects
         self._ui = ui
 
     @activity.defn
     async def begin_generation(self, arg: contract.BeginGeneration) -> contract.Beginning:
         """Start only what a person moved to In Progress since the generation before."""
-        project = self._config.project_of(arg.key)
+        project = self._projects.config.project_of(arg.key)
         if project is None:
             return _no(f"the project of {arg.key} is not configured in orch.toml")
         key = parse_task_key(arg.key)
@@ -79,7 +80,7 @@ class Items:
             return _no(f"the item is in {states.name_of(item.state)}")
         changes = await self._plane.state_changes(project.plane_project_id, item.id)
         last = await self._store.tasks.last_generation(arg.key)
-        start = started_by_person(item, changes, states.id_of(ItemState.IN_PROGRESS), project.bots, last)
+        start = started_by_person(item, changes, states, project.bots, last)
         if start is None:
             lagging = not changes or changes[-1].new_state != item.state
             return contract.Beginning(
@@ -93,7 +94,8 @@ class Items:
     ) -> contract.Beginning:
         generation = 1 if last is None else last.generation + (1 if last.ended_at else 0)
         project_key = parse_task_key(key).project
-        url = f"{self._config.plane_public_url.rstrip('/')}/{self._config.plane_workspace}/browse/{key}/"
+        config = self._projects.config
+        url = f"{config.plane_public_url.rstrip('/')}/{config.plane_workspace}/browse/{key}/"
         ours = Item(
             id=item.id,
             project_id=project.plane_project_id,
@@ -131,7 +133,7 @@ class Items:
         """Comment first, then the state: whoever sees the state can read what it is about."""
         fence = await Fence.take(self._store, arg.ref)
         urls = self._forge.urls(arg.repository)
-        project = self._project(arg.ref)
+        project = self._projects.of(arg.ref.key)
         names = project.states
         text = (
             f"### Decision needed: spec of {arg.ref.key}, round {arg.ref.round}\n\n"
@@ -178,7 +180,7 @@ class Items:
         return comment.id
 
     async def _write_state(self, fence: Fence, item: Item, effect: str, to: ItemState) -> contract.Moved:
-        project = self._project(fence.ref)
+        project = self._projects.of(fence.ref.key)
         target = (await PlaneStates.read(self._plane, project)).id_of(to)
         changes = await self._plane.state_changes(item.project_id, item.id)
         intent = fence.ref.intent(effect)
@@ -199,35 +201,32 @@ class Items:
         await self._store.effects.settle(intent)
         return contract.Moved.MOVED
 
-    def _project(self, ref: TaskRef) -> ProjectConfig:
-        project = self._config.project_of(ref.key)
-        if project is None:
-            raise NotFound(f"the project of {ref.key} is not configured in orch.toml")
-        return project
-
 
 def started_by_person(
     item: PlaneItem,
     changes: tuple[StateChange, ...],
-    in_progress: str,
+    states: PlaneStates,
     bots: frozenset[str],
     last: GenerationRow | None,
 ) -> str | None:
     """The activity by which a person started the item since the last generation, or None.
 
     A generation that has not ended is started by its own activity again: this may be a retry.
-    The boundary between generations is the last activity consumed, not a clock.
+    The boundary between generations is the last activity consumed (or our own closing move), not a clock.
     """
     if last is not None and last.ended_at is None:
         return last.start_activity
-    created = f"created:{item.id}"
-    fresh = after(changes, last.start_activity) if last else changes
+    in_progress = states.id_of(ItemState.IN_PROGRESS)
+    fresh = after(changes, last.seen_activity or last.start_activity) if last else changes
+    closing = {states.id_of(ItemState.DONE), states.id_of(ItemState.CANCELLED)}
     for change in reversed(fresh):
+        if change.actor in bots and change.new_state in closing and last:
+            return None
         if change.new_state == in_progress and change.actor is not None and change.actor not in bots:
             return change.id
     born_there = not changes or changes[0].old_state == in_progress
     if last is None and born_there and item.created_by and item.created_by not in bots:
-        return created
+        return f"created:{item.id}"
     return None
 
 

@@ -58,6 +58,7 @@ def _row(arg: contract.RecordProgress) -> dict[str, Any]:
         "next_check_at": waiting.next_check if waiting else None,
         "wait_ends_at": waiting.until if waiting else None,
         "needs_human": bool(waiting and waiting.needs_human),
+        "seen_activity": arg.seen_activity,
         "spec_digest": arg.spec_digest,
         "head_sha": arg.head_sha,
         "pull_request": arg.pull.number if arg.pull else None,

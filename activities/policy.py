@@ -6,7 +6,7 @@ from hashlib import sha256
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workflows.contracts.gates import PolicyReading
-from workflows.model import Policy, Role
+from workflows.model import DEFAULT_CAP, Policy, Role
 
 PATH = ".orch/pipeline.toml"
 
@@ -34,9 +34,16 @@ class _Agents(BaseModel):
 
 
 class _Limits(BaseModel):
+    """The caps of `workflows.state.Counter`, each by its own name."""
+
     model_config = ConfigDict(extra="forbid")
 
-    rounds: int = Field(default=3, ge=1, le=20)
+    failures: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    no_evidence: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    ci_rounds: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    review_rounds: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    developer_retries: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    merge_rounds: int = Field(default=5, ge=0, le=50)
 
 
 class _File(BaseModel):
@@ -74,7 +81,7 @@ def read_policy(content: bytes | None, where: str) -> PolicyReading:
             ci=parsed.ci,
             runner=parsed.agents.runner,
             runners=parsed.agents.roles,
-            max_rounds=parsed.limits.rounds,
+            caps=parsed.limits.model_dump(),
             digest=sha256(content).hexdigest()[:12],
         )
     )

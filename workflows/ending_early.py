@@ -3,10 +3,8 @@
 from workflows.contracts import items, workspaces
 from workflows.model import ItemState
 from workflows.names import PLANE_QUEUE, host_work_queue
-from workflows.situation import Effect, Judgement
+from workflows.situation import Effect, Judgement, PauseCause
 from workflows.task_run import TaskRun
-
-GONE = "the Plane item was deleted"
 
 
 async def close(run: TaskRun, ending: Judgement) -> str:
@@ -15,7 +13,8 @@ async def close(run: TaskRun, ending: Judgement) -> str:
     by_hand = ending.effect is Effect.DONE_BY_HAND
     outcome = "done by hand" if by_hand else "landed, not deployed" if state.landed_sha else "cancelled"
     run.say(f"{outcome}: {ending.reason}")
-    if ending.reason != GONE:
+    missing = state.paused is not None and state.paused.cause is PauseCause.MISSING
+    if not missing:
         to = ItemState.DONE if by_hand else ItemState.CANCELLED
         await run.call(
             items.move_item,

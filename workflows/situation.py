@@ -27,8 +27,8 @@ class ItemStanding(StrEnum):
     """Whether the item is there. Missing counts only if its project answers in the same breath."""
 
     THERE = "there"
-    ARCHIVED = "archived"
-    DELETED = "deleted"
+    MISSING = "missing"
+    """Deleted or archived: Plane answers both alike (contracts/plane.md, 2)."""
 
 
 class PullStanding(StrEnum):
@@ -78,7 +78,7 @@ class PauseCause(StrEnum):
 
     OPERATOR = "operator"
     ITEM = "item"
-    ARCHIVED = "archived"
+    MISSING = "missing item"
     PULL_REQUEST = "pull request"
     BRANCH = "branch"
 
@@ -112,14 +112,12 @@ def verdict_on(situation: Situation, stage: Stage) -> Judgement:
     if situation.pull is PullStanding.MERGED_BY_HAND and stage is not Stage.DONE:
         merged = f"a person merged the pull request as {situation.merged_sha[:10]}"
         return Judgement(effect=Effect.DONE_BY_HAND, reason=merged)
-    if situation.item is ItemStanding.DELETED:
-        return Judgement(effect=Effect.CANCEL, reason="the Plane item was deleted")
     move = situation.move
     if move is not None and _MOVES[move.to] is not Effect.NONE:
         said = f"{move.by} moved the item to {move.state}"
         return Judgement(effect=_MOVES[move.to], cause=PauseCause.ITEM, reason=said, by=move.by)
     causes = {
-        PauseCause.ARCHIVED: "the Plane item was archived; restore it to go on",
+        PauseCause.MISSING: "the Plane item was deleted or archived; restore it to go on, or cancel the task",
         PauseCause.PULL_REQUEST: "the pull request was closed; reopen it to go on",
         PauseCause.BRANCH: "the task branch was deleted; restore it to go on",
     }
@@ -140,7 +138,7 @@ def _stands(cause: PauseCause, situation: Situation) -> bool:
     return {
         PauseCause.OPERATOR: False,
         PauseCause.ITEM: False,
-        PauseCause.ARCHIVED: situation.item is ItemStanding.ARCHIVED,
+        PauseCause.MISSING: situation.item is ItemStanding.MISSING,
         PauseCause.PULL_REQUEST: situation.pull is PullStanding.CLOSED,
         PauseCause.BRANCH: situation.branch_gone,
     }[cause]

@@ -95,6 +95,16 @@ class Landings:
         assert row is not None
         return LandingRow(**row)
 
+    async def is_ours(self, repo: str, head: str) -> bool:
+        """Whether a merged head was ours to merge: only open or landed intents count."""
+        return bool(
+            await self._pool.fetchval(
+                "SELECT true FROM merge_landings WHERE repo = $1 AND candidate = $2 AND status <> 'abandoned'",
+                repo,
+                head,
+            )
+        )
+
     async def settle_landing(self, repo: str, candidate: str, epoch: int, *, status: str, reason: str = "") -> None:
         """Record that a landing was read back (`landed`) or did not happen (`abandoned`)."""
         await self._pool.execute(

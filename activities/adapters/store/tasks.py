@@ -14,6 +14,8 @@ class GenerationRow:
 
     generation: int
     start_activity: str
+    seen_activity: str
+    """The last Plane activity it acted on; what follows it is fresh."""
     ended_at: datetime | None
 
 
@@ -39,7 +41,7 @@ class Tasks:
         """The newest generation of a task."""
         row = await self._pool.fetchrow(
             """
-            SELECT generation, start_activity, ended_at FROM tasks
+            SELECT generation, start_activity, seen_activity, ended_at FROM tasks
             WHERE task = $1 ORDER BY generation DESC LIMIT 1
             """,
             task,
