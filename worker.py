@@ -132,6 +132,8 @@ def workers(parts: Parts) -> list[Worker]:
     plane: list[Callable[..., Any]] = [
         parts.items.begin_generation,
         parts.items.ask_decision,
+        parts.items.settle_decision,
+        parts.items.show_status,
         parts.items.post_comment,
         parts.items.move_item,
         parts.situations.read_situation,

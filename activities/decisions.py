@@ -6,9 +6,12 @@ from datetime import datetime
 from activities.adapters.plane import PlaneClient
 from activities.adapters.plane_models import StateChange
 from activities.adapters.store import ActRow, Store
-from activities.items import ASK_EFFECT, PlaneStates, after
+from activities.plane_states import PlaneStates, after
 from workflows.model import Item, ItemState, TaskRef
 from workflows.projects import ProjectConfig
+
+ASK_EFFECT = "ask-state"
+"""The effect name of the move to awaiting approval; its intent marks where answers begin to count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,13 @@ class Answers:
     """What has been answered so far. `asked` is False while Plane has not recorded our asking."""
 
     asked: bool
-    decision: Decision | None
+    all: tuple[Decision, ...]
+    """Every answer, earliest first."""
+
+    @property
+    def decision(self) -> Decision | None:
+        """The one that counts."""
+        return self.all[0] if self.all else None
 
 
 class Decisions:
@@ -48,10 +57,10 @@ class Decisions:
         answers = since_asked(fresh, states.id_of(ItemState.AWAITING_APPROVAL), project.bots)
         acts = tuple(_of_act(row) for row in await self._store.tasks.decisions(ref.key, digest))
         moves = await self._of_moves(answers or (), states, project)
-        earliest = min((*acts, *moves), key=lambda decision: decision.at, default=None)
-        if earliest is not None:
-            await self._store.tasks.settle_decision(ref.key, digest, earliest.act_id)
-        return Answers(asked=answers is not None, decision=earliest)
+        ordered = tuple(sorted((*acts, *moves), key=lambda decision: decision.at))
+        if ordered:
+            await self._store.tasks.settle_decision(ref.key, digest, ordered[0].act_id)
+        return Answers(asked=answers is not None, all=ordered)
 
     async def _of_moves(
         self, changes: tuple[StateChange, ...], states: PlaneStates, project: ProjectConfig

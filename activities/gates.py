@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from temporalio import activity
 
 from activities.adapters.errors import AdapterError, Rejected, Unauthorized
-from activities.adapters.gitea_models import CombinedStatus
+from activities.adapters.gitea_models import CombinedStatus, Run
 from activities.adapters.plane import PlaneClient
 from activities.adapters.store import Store
 from activities.decisions import Decisions
@@ -165,6 +165,7 @@ class Gates:
     async def _head_moved(self, arg: contract.GateQuestion, expected: str) -> GateResult | None:
         branch = await self._forge.client(arg.project.repository).get_branch(arg.branch)
         if branch is None:
+            await self._forge.client(arg.project.repository).get_repo()  # else this is not about the branch
             return _pending(arg, WaitingOn.PERSON, f"the branch {arg.branch} is gone; push it again to go on")
         if branch.sha == expected:
             return None
@@ -174,8 +175,13 @@ class Gates:
     async def _ci(self, arg: contract.GateQuestion, sha: str) -> GateResult:
         if arg.policy.ci == "none":
             return _at(_green(arg, "this repository has no CI, as its policy says"), sha)
-        status = await self._forge.client(arg.project.repository).combined_status(sha)
-        return _at(_of_ci(arg, status), sha)
+        client = self._forge.client(arg.project.repository)
+        result = _of_ci(arg, await client.combined_status(sha))
+        if result.outcome is GateOutcome.RED and _all_cancelled(await client.list_runs(sha)):
+            # Gitea maps a cancelled run to `failure` (contracts/gitea.md, 3): it is neither red nor green.
+            again = f"CI was cancelled on {sha[:10]}; run it again"
+            result = _pending(arg, WaitingOn.PERSON, again).model_copy(update={"links": result.links})
+        return _at(result, sha)
 
 
 def _of_ci(arg: contract.GateQuestion, status: CombinedStatus) -> GateResult:
@@ -191,6 +197,12 @@ def _of_ci(arg: contract.GateQuestion, status: CombinedStatus) -> GateResult:
     else:
         result = _pending(arg, WaitingOn.CI, f"CI runs: {contexts}")
     return result.model_copy(update={"links": links})
+
+
+def _all_cancelled(runs: tuple[Run, ...] | None) -> bool:
+    """Whether nothing that ended badly was more than cancelled; a server that cannot say counts as red."""
+    bad = [run.conclusion for run in runs or () if run.conclusion not in {None, "success", "skipped"}]
+    return bool(bad) and set(bad) == {"cancelled"}
 
 
 def _claimed(arg: contract.GateQuestion, sha: str) -> GateResult | None:

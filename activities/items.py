@@ -7,50 +7,16 @@ from activities.adapters.plane import PlaneClient
 from activities.adapters.plane_models import Item as PlaneItem
 from activities.adapters.plane_models import StateChange
 from activities.adapters.store import GenerationRow, Store
+from activities.decisions import ASK_EFFECT, Answers, Decisions
 from activities.fencing import Fence
 from activities.forge import Forge
 from activities.markup import inline, to_html
+from activities.plane_states import PlaneStates, after
 from activities.projects import Projects
 from workflows.contracts import items as contract
 from workflows.model import Done, Item, ItemState
 from workflows.names import parse_task_key, task_branch
 from workflows.projects import ProjectConfig, ProjectFacts
-
-ASK_EFFECT = "ask-state"
-"""The effect name of the move to awaiting approval; its intent marks where answers begin to count."""
-
-
-class PlaneStates:
-    """A project's state UUIDs by our words for them."""
-
-    def __init__(self, project: ProjectConfig, ids: dict[str, str]) -> None:
-        self._project = project
-        self._ids = ids
-
-    @classmethod
-    async def read(cls, plane: PlaneClient, project: ProjectConfig) -> "PlaneStates":
-        """Ask Plane for the project's states."""
-        states = await plane.list_states(project.plane_project_id)
-        return cls(project, {state.name.casefold(): state.id for state in states})
-
-    def id_of(self, state: ItemState) -> str:
-        """The UUID of a state.
-
-        Raises:
-            NotFound: the project has no state of the configured name.
-        """
-        name = self._project.states.name_of(state)
-        try:
-            return self._ids[name.casefold()]
-        except KeyError:
-            raise NotFound(
-                f"the Plane project has no state named {name!r}; create it in Plane, or set "
-                f"states.{state.value} of the project in orch.toml to the name it has"
-            ) from None
-
-    def name_of(self, state_id: str) -> str:
-        """What Plane calls a state."""
-        return next((name for name, known in self._ids.items() if known == state_id), state_id)
 
 
 class Items:
@@ -62,6 +28,7 @@ class Items:
         self._store = store
         self._projects = projects
         self._ui = ui
+        self._decisions = Decisions(plane, store)
 
     @activity.defn
     async def begin_generation(self, arg: contract.BeginGeneration) -> contract.Beginning:
@@ -147,6 +114,33 @@ class Items:
         return Done()
 
     @activity.defn
+    async def settle_decision(self, arg: contract.SettleDecision) -> Done:
+        """Say which answer counted and which came too late, then move the item back to work."""
+        fence = await Fence.take(self._store, arg.ref)
+        answers = await self._decisions.read(arg.ref, arg.item, self._projects.of(arg.ref.key), arg.digest)
+        await self._comment(fence, arg.item, "decision-comment", to_html(_told(arg.digest, answers)))
+        await self._write_state(fence, arg.item, "back-to-work", ItemState.IN_PROGRESS)
+        return Done()
+
+    @activity.defn
+    async def show_status(self, arg: contract.ShowStatus) -> Done:
+        """One comment for each generation, edited in place; a deleted one is not written again."""
+        fence = await Fence.take(self._store, arg.ref)
+        intent = f"{arg.ref.key}/g{arg.ref.generation}/status-comment"
+        html = to_html(f"**{inline(arg.headline)}**\n\n{arg.lines}")
+        known = await self._store.effects.open(intent, "plane comment")
+        await fence.check()
+        if known.status == "done":
+            try:
+                await self._plane.update_comment(arg.item.project_id, arg.item.id, known.reference, html)
+            except NotFound:
+                return Done()
+            return Done(reference=known.reference)
+        comment = await self._plane.create_comment(arg.item.project_id, arg.item.id, html, external_id=intent)
+        await self._store.effects.settle(intent, comment.id)
+        return Done(reference=comment.id)
+
+    @activity.defn
     async def post_comment(self, arg: contract.PostComment) -> Done:
         """A finish comment: what a stage came to, with links by the public address."""
         fence = await Fence.take(self._store, arg.ref)
@@ -230,11 +224,16 @@ def started_by_person(
     return None
 
 
-def after(changes: tuple[StateChange, ...], activity_id: str) -> tuple[StateChange, ...]:
-    """The changes that follow an activity; all of them if it is not there."""
-    ids = [change.id for change in changes]
-    return changes[ids.index(activity_id) + 1 :] if activity_id in ids else changes
-
-
 def _no(reason: str) -> contract.Beginning:
     return contract.Beginning(start=contract.Start.NOT_STARTED, reason=reason)
+
+
+def _told(digest: str, answers: Answers) -> str:
+    """Who decided, and whose answer came after that."""
+    lines = [f"### Decision on spec `{digest}`"]
+    for index, decision in enumerate(answers.all):
+        word = "approved" if decision.approved else "rejected"
+        reason = f": {inline(decision.reason)}" if decision.reason else ""
+        said = f"{word} by {inline(decision.by)} via {decision.via}{reason}"
+        lines.append(f"**{said}**" if index == 0 else f"- came later and does not count: {said}")
+    return "\n\n".join(lines)

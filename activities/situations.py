@@ -9,7 +9,7 @@ from activities.adapters.plane import PlaneClient
 from activities.adapters.plane_models import State, StateChange
 from activities.adapters.store import Store
 from activities.forge import Forge
-from activities.items import after
+from activities.plane_states import after
 from activities.projects import Projects
 from workflows.contracts.items import ReadSituation
 from workflows.model import ItemState

@@ -8,7 +8,7 @@ from datetime import timedelta
 from workflows import gating, working
 from workflows.contracts import items, pull_requests, workspaces
 from workflows.contracts.gates import Claim
-from workflows.model import GateOutcome, GateResult, ItemState, Stage, TestRun
+from workflows.model import GateOutcome, GateResult, Stage, TestRun
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate, artifact_path
 from workflows.state import Ask, Counter, Move
@@ -43,16 +43,17 @@ async def analysis(run: TaskRun) -> Move:
         summary=f"ask for a decision on {ask.digest}",
     )
     run.say(f"asked a person to decide on spec {ask.digest}", sha=ask.head_sha)
+    await run.show_on_item()
     decided = await gating.ask(
         run,
         lambda: gating.question(run, Gate.SPEC_DECIDED, digest=ask.digest, artifact_path=ask.spec_path),
         PLANE_QUEUE,
     )
     await run.call(
-        items.move_item,
-        items.MoveItem(ref=run.next_step().ref, effect="back-to-work", item=state.item, to=ItemState.IN_PROGRESS),
+        items.settle_decision,
+        items.SettleDecision(ref=run.next_step().ref, item=state.item, digest=ask.digest),
         queue=PLANE_QUEUE,
-        summary="move the item back to In Progress",
+        summary="tell the decision, move the item back to In Progress",
     )
     return _by(run, decided)
 

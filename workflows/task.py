@@ -116,6 +116,7 @@ class TaskWorkflow:
             task.say(f"{task.state.stage} -> {move.to}: {move.reason}", source=move.source)
             task.state = entered(task.state, move)
             await task.record()
+        await task.show_on_item()
 
     # -- what others may say ---------------------------------------------------------------------------------
 

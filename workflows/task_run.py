@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 from workflows import names
 from workflows.calls import ATTEMPT_LIMIT, Arg, Result, call
-from workflows.contracts import ledger
+from workflows.contracts import items, ledger
 from workflows.hints import Hint, Pending, Source, Topic, note_hint
 from workflows.model import Lease, Waiting, WaitingOn, grace_growth
 from workflows.stages import REGISTRY, StageSpec
@@ -157,6 +157,17 @@ class TaskRun:
         lines = "\n".join(f"- {line.at:%H:%M:%S} {line.stage}: {line.text}" for line in state.timeline[-5:])
         pull = f"\n\nPull request: {state.pull.url}" if state.pull else ""
         workflow.set_current_details(f"**{why(state)}**\n\n{lines}{pull}")
+
+    async def show_on_item(self) -> None:
+        """Bring the item's status comment up to date."""
+        state = self.next_step()
+        lines = "\n".join(f"- {line.at:%Y-%m-%d %H:%M} {line.stage}: {line.text}" for line in state.timeline[-8:])
+        await self.call(
+            items.show_status,
+            items.ShowStatus(ref=state.ref, item=state.item, headline=why(state), lines=lines),
+            queue=names.PLANE_QUEUE,
+            summary="status comment",
+        )
 
     # -- doing ---------------------------------------------------------------------------------------------
 

@@ -55,6 +55,23 @@ class AskDecision(Frozen):
     repository: Repository
 
 
+class SettleDecision(Frozen):
+    """Tell everybody who answered what counted, and move the item back to In Progress."""
+
+    ref: TaskRef
+    item: Item
+    digest: str
+
+
+class ShowStatus(Frozen):
+    """Bring the item's one status comment up to date. `lines` is Markdown of ours."""
+
+    ref: TaskRef
+    item: Item
+    headline: str
+    lines: str
+
+
 class PostComment(Frozen):
     """Post what a stage came to on the item, once for each intent.
 
@@ -118,6 +135,18 @@ async def begin_generation(arg: BeginGeneration) -> Beginning:
 @activity.defn
 async def ask_decision(arg: AskDecision) -> Done:
     """Post the spec's link and digest, then move the item to awaiting approval."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def settle_decision(arg: SettleDecision) -> Done:
+    """One comment, one state write."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def show_status(arg: ShowStatus) -> Done:
+    """Create the comment the first time, edit it after that."""
     raise NotImplementedError
 
 
