@@ -28,6 +28,7 @@ from workflows.model import Repository
 from workflows.names import SHARED_QUEUE
 from workflows.plugin import data_converter, orch_plugin
 from workflows.projects import OrchConfig, ProjectConfig
+from workflows.state import TaskInput
 
 PROJECT = "486a6d94-3d3f-477a-9f3d-e37fd22a196d"
 ITEM = "5f0f2044-5dba-4cc8-b5dd-8a7ca85bcf3e"
@@ -110,7 +111,11 @@ async def test_an_item_in_progress_starts_its_task(
     await store(inbox, IN_PROGRESS)
     assert await forwarder.forward_batch() == 1
     (start,) = temporal.starts
-    assert (start["workflow"], start["arg"], start["id"]) == ("TaskWorkflow", {"key": "PAY-1"}, WORKFLOW)
+    assert (start["workflow"], start["arg"], start["id"]) == (
+        "TaskWorkflow",
+        TaskInput(key="PAY-1"),
+        WORKFLOW,
+    )
     assert start["task_queue"] == SHARED_QUEUE
     assert start["id_conflict_policy"] is WorkflowIDConflictPolicy.USE_EXISTING
     assert start["id_reuse_policy"] is WorkflowIDReusePolicy.ALLOW_DUPLICATE
@@ -581,7 +586,7 @@ async def test_a_real_server_starts_and_signals_the_task(inbox: Inbox, pool: asy
         assert await forwarder.forward_batch() == 2
         async with Worker(environment.client, task_queue=SHARED_QUEUE, workflows=[TinyTask]):
             result = await environment.client.get_workflow_handle(WORKFLOW).result()
-    assert result == {"argument": {"key": "PAY-1"}, "topics": ["item", "branch"]}
+    assert result == {"argument": {"key": "PAY-1", "state": None}, "topics": ["item", "branch"]}
     assert await rows(pool) == [
         ("forwarded", "", "PAY-1"),
         ("forwarded", "", "PAY-1"),
