@@ -33,6 +33,7 @@ from activities.mirrors import Mirrors
 from activities.notifications import Sender
 from activities.projects import Projects
 from activities.pull_requests import PullRequests
+from activities.reconcile import Reconcile, ensure_schedules
 from activities.runners.base import Runner
 from activities.runners.isolation import Isolation
 from activities.runners.scripted import ScriptedRunner
@@ -44,6 +45,7 @@ from workflows.environment import EnvironmentWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.plugin import orch_plugin
 from workflows.projects import OrchConfig
+from workflows.reconcile import ReconcileWorkflow
 from workflows.task import TaskWorkflow
 
 log = structlog.get_logger("worker")
@@ -69,6 +71,7 @@ class Parts:
     deployments: Deployments
     leases: Leases
     ledger: Ledger
+    reconcile: Reconcile
     sender: Sender | None
 
 
@@ -108,6 +111,7 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             deployments=Deployments(mirrors, isolation, store, settings),
             leases=Leases(client, store),
             ledger=Ledger(store),
+            reconcile=Reconcile(plane, client, store, projects, settings),
             sender=_sender(session, settings, store),
         )
 
@@ -138,6 +142,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.items.move_item,
         parts.situations.read_situation,
         parts.gates.evaluate_gate,
+        parts.reconcile.reconcile_project,
     ]
     work: list[Callable[..., Any]] = [
         parts.workspaces.prepare_workspace,
@@ -153,7 +158,7 @@ def workers(parts: Parts) -> list[Worker]:
             parts.client,
             names.SHARED_QUEUE,
             shared,
-            workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow],
+            workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow, ReconcileWorkflow],
             # A worker killed hard keeps its cached workflows reserved this long.
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
         ),
@@ -209,6 +214,7 @@ async def serve(settings: WorkerSettings, config: OrchConfig, stop: asyncio.Even
     async with assemble(settings, config, client) as parts, contextlib.AsyncExitStack() as running:
         for worker in workers(parts):
             await running.enter_async_context(worker)
+        await ensure_schedules(client, config, settings.reconcile_interval)
         sender = asyncio.create_task(parts.sender.run()) if parts.sender else None
         log.info("worker_ready", host=settings.host_name, agent_slots=settings.agent_slots)
         await stop.wait()

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ class WorkerSettings(BaseSettings):
     agent_slots: int = Field(default=2, ge=1)
     isolation: str = Field(default="required", pattern="^(required|preferred)$")
     """`preferred` runs agents and tests without bubblewrap where it is missing; for demos and tests."""
+    reconcile_enabled: bool = True
+    reconcile_plane_enabled: bool = True
+    reconcile_interval: timedelta = Field(default=timedelta(minutes=2), gt=timedelta(0))
+    """Seconds between two passes over a project."""
     scripted_playbook: Path | None = None
     """What the `scripted` runner plays; for the demo and tests."""
     temporal_ui_url: str = ""
