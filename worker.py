@@ -214,7 +214,7 @@ async def serve(settings: WorkerSettings, config: OrchConfig, stop: asyncio.Even
     async with assemble(settings, config, client) as parts, contextlib.AsyncExitStack() as running:
         for worker in workers(parts):
             await running.enter_async_context(worker)
-        await ensure_schedules(client, config, settings.reconcile_interval)
+        await ensure_schedules(client, config, timedelta(seconds=settings.reconcile_interval))
         sender = asyncio.create_task(parts.sender.run()) if parts.sender else None
         log.info("worker_ready", host=settings.host_name, agent_slots=settings.agent_slots)
         await stop.wait()

@@ -4,7 +4,6 @@ import os
 import socket
 import sys
 import tomllib
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class WorkerSettings(BaseSettings):
     """`preferred` runs agents and tests without bubblewrap where it is missing; for demos and tests."""
     reconcile_enabled: bool = True
     reconcile_plane_enabled: bool = True
-    reconcile_interval: timedelta = Field(default=timedelta(minutes=2), gt=timedelta(0))
+    reconcile_interval: float = Field(default=120, ge=1)
     """Seconds between two passes over a project."""
     scripted_playbook: Path | None = None
     """What the `scripted` runner plays; for the demo and tests."""
