@@ -101,7 +101,9 @@ async def _hint(environment: Mapping[str, str], task: str) -> str:
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             return "on record, but Temporal knows no running workflow of this task"
-        return f"on record, and it counts; Temporal cannot be reached now ({error.status.name}), so it takes effect later"
+        return (
+            f"on record, and it counts; Temporal cannot be reached now ({error.status.name}), so it takes effect later"
+        )
     except (RuntimeError, OSError) as error:
         return f"on record, and it counts; Temporal cannot be reached now ({error}), so it takes effect later"
     return ""

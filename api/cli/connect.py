@@ -47,9 +47,7 @@ def _read_secret(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise CliError(
-            Exit.CONFIG, f"ORCH_DATABASE_URL_FILE: {path} cannot be read", "name a readable file"
-        ) from error
+        raise CliError(Exit.CONFIG, f"ORCH_DATABASE_URL_FILE: {path} cannot be read", "name a readable file") from error
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ def to_json(data: object) -> str:
     return json.dumps(data, default=plain, ensure_ascii=False)
 
 
-def colours(stream_is_terminal: bool, environment: Mapping[str, str]) -> bool:  # noqa: FBT001 - a rule of two facts
+def colours(stream_is_terminal: bool, environment: Mapping[str, str]) -> bool:
     """Whether to use colours: on a terminal, unless NO_COLOR says something or the terminal is dumb."""
     return stream_is_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
