@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from api.cli.records import Connection, Row
 
 UPDATE_SECONDS = 10.0
+_LATER = "on record, and it counts; Temporal cannot be reached now ({}), so it takes effect later"
 
 
 def operator(by: str | None) -> str:
@@ -101,11 +102,9 @@ async def _hint(environment: Mapping[str, str], task: str) -> str:
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             return "on record, but Temporal knows no running workflow of this task"
-        return (
-            f"on record, and it counts; Temporal cannot be reached now ({error.status.name}), so it takes effect later"
-        )
+        return _LATER.format(error.status.name)
     except (RuntimeError, OSError) as error:
-        return f"on record, and it counts; Temporal cannot be reached now ({error}), so it takes effect later"
+        return _LATER.format(error)
     return ""
 
 

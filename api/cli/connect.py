@@ -104,9 +104,10 @@ def address_of(url: str) -> str:
 
     try:
         parts = urlsplit(url)
-        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}"
+        port = parts.port or 5432
     except ValueError:
         return "(an address that cannot be read)"
+    return f"{parts.hostname or 'localhost'}:{port}"
 
 
 async def temporal(environment: Mapping[str, str]) -> "Client":

@@ -1,6 +1,7 @@
 """What the demo says, as pure functions: the story, a line of the timeline, the end."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 
 from api.cli import wording
@@ -8,12 +9,12 @@ from api.cli import wording
 _MOVE = re.compile(r"[a-z-]+ -> [a-z-]+: ")
 _GATE = re.compile(r"(?P<gate>[a-z ]+): (?P<outcome>green|red), (?P<why>.+)", re.DOTALL)
 _SIGNS = {"green": "✓", "red": "✗"}
-_INDENT = " " * 26
+_WIDTH = 100
 
-STORY = """\
-One item, from Plane to production. PostgreSQL, Temporal and git are real; Plane, Gitea, Telegram and production are
-small servers on this machine, and a script plays the agents. {story}
-Everything is in {home}."""
+STORY = (
+    "One item, from Plane to production. PostgreSQL, Temporal and git are real; Plane, Gitea, Telegram and production "
+    "are small servers on this machine, and a script plays the agents."
+)
 
 SHOP_STORY = (
     "A shop charges 10.014999999999999 for an order and a test says it must not: Olga asks for a fix, decides once, on "
@@ -28,7 +29,8 @@ COPY_STORY = (
 def story(home: str, title: str, repository: str | None) -> str:
     """What will happen, before it does."""
     told = SHOP_STORY if repository is None else COPY_STORY.format(title=wording.clean(title), repository=repository)
-    return STORY.format(story=told, home=home)
+    paragraphs = (textwrap.fill(text, _WIDTH) for text in (STORY, told))
+    return "\n".join([*paragraphs, f"Everything is in {home}."])
 
 
 def line(elapsed: float, who: str, text: str, sha: str = "") -> str:

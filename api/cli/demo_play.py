@@ -50,6 +50,8 @@ class Play:
     result: Result
     alive: bool
     """Whether the stack stays up afterwards."""
+    commits: set[str] = field(default_factory=set)
+    """Those named already: a commit is named where it is new."""
 
     @property
     def repository(self) -> str:
@@ -129,13 +131,15 @@ class Play:
         if text is None:
             return stage
         name = event["stage"] if event["round"] == 1 else f"{event['stage']} ({event['round']})"
-        sha = "" if demo_lines.mentions(text, event["sha"]) else event["sha"]
-        self.line(name if name != stage else "", text, sha, event["at"])
+        news = event["sha"] not in self.commits and not demo_lines.mentions(text, event["sha"])
+        self.commits.add(event["sha"])
+        self.line(name if name != stage else "", text, event["sha"] if news else "", event["at"])
         return str(name)
 
     async def _approve(self, person: Person, key: str, digest: str) -> None:
         link = await person.spec_link()
-        self.line(f"{PERSON}:", f"sees {key} in Awaiting approval and reads {link}")
+        self.line(f"{PERSON}:", f"sees {key} in Awaiting approval and reads the spec:")
+        self.line("", link)
         await person.move(key, "Approved")
         self.line(f"{PERSON}:", f"moves {key} to Approved: exactly the spec with digest {digest}")
 
@@ -181,7 +185,7 @@ class Play:
             "production": f"http://127.0.0.1:{self.status.ports['production']}",
             "since": str(self.began),
         }
-        argv = [part for name, value in arguments.items() for part in (f"--{name}={value}",)]
+        argv = [f"--{name}={value}" for name, value in arguments.items()]
         env = {name: values[name] for name in ("ORCH_GITEA_TOKEN", "ORCH_PLANE_TOKEN")}
         env |= {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
         async with _process(

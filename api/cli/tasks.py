@@ -101,7 +101,7 @@ def why(key: Key, *, as_json: Json = False) -> None:
 @app.command()
 def approve(key: Key, *, digest: Digest = None, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
     """Approve the spec that is asked about."""
-    _decide("approve", key, digest, reason, by, Output(as_json=as_json))
+    _decide("approve", key, digest, reason=reason, by=by, output=Output(as_json=as_json))
 
 
 @app.command()
@@ -110,10 +110,10 @@ def reject(key: Key, *, digest: Digest = None, reason: Reason = "", by: By = Non
     output = Output(as_json=as_json)
     if not reason:
         output.note("no --reason: the analyst will not know what to change")
-    _decide("reject", key, digest, reason, by, output)
+    _decide("reject", key, digest, reason=reason, by=by, output=output)
 
 
-def _decide(act: str, key: str, digest: str | None, reason: str, by: str | None, output: Output) -> None:
+def _decide(act: str, key: str, digest: str | None, *, reason: str, by: str | None, output: Output) -> None:
     from api.cli import acts, connect, wording
 
     environment = connect.stack_environment()

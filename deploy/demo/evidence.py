@@ -28,7 +28,7 @@ class Rest:
     root: str
     headers: dict[str, str]
 
-    def object(self, path: str) -> dict[str, Any]:
+    def read_object(self, path: str) -> dict[str, Any]:
         """An object.
 
         Raises:
@@ -39,7 +39,7 @@ class Rest:
             raise UnreadableError(f"{self.root}{path} answers something else than an object")
         return value
 
-    def list(self, path: str) -> list[dict[str, Any]]:
+    def read_list(self, path: str) -> list[dict[str, Any]]:
         """A list of objects.
 
         Raises:
@@ -57,11 +57,12 @@ class Rest:
         try:
             request = urllib.request.Request(url, headers=self.headers)  # noqa: S310 - an address we were given
             with opener.open(request, timeout=_TIMEOUT) as answer:
-                return json.load(answer)
+                value: object = json.load(answer)
         except urllib.error.HTTPError as error:
             raise UnreadableError(f"{url} answers {error.code}") from error
         except (OSError, ValueError) as error:
             raise UnreadableError(f"{url} cannot be read: {error}") from error
+        return value
 
 
 class Clone:

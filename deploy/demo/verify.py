@@ -95,7 +95,7 @@ class Verifier:
         rows: list[dict[str, object]] = []
         for page in range(1, 1000):
             path = f"/api/v1/repos/{claim.repository}/pulls?state=closed&limit=50&page={page}"
-            more = self._gitea.list(path)
+            more = self._gitea.read_list(path)
             rows += more
             if len(more) < 50:
                 break
@@ -104,7 +104,7 @@ class Verifier:
 
     def _pull_request_merged(self) -> None:
         claim, clone = self._claim, self._clone
-        pull = self._gitea.object(f"/api/v1/repos/{claim.repository}/pulls/{claim.pull}")
+        pull = self._gitea.read_object(f"/api/v1/repos/{claim.repository}/pulls/{claim.pull}")
         if not pull.get("merged"):
             self.false.append(f"pull request #{claim.pull} is not merged: it is {pull.get('state')}")
             return
@@ -114,7 +114,7 @@ class Verifier:
                 self.false.append(f"the {name} {sha[:10]} of pull request #{claim.pull} is not on {claim.base}")
 
     def _production_serves_it(self) -> None:
-        served = str(Rest(self._claim.production, {}).object("/production/healthz").get("sha"))
+        served = str(Rest(self._claim.production, {}).read_object("/production/healthz").get("sha"))
         main = self._clone.tip()
         if served != main:
             self.false.append(f"production serves {served[:10]}, but {self._claim.base} is at {main[:10]}")
@@ -124,8 +124,8 @@ class Verifier:
     def _item_is_done(self) -> None:
         claim = self._claim
         root = f"/api/v1/workspaces/{claim.workspace}"
-        item = self._plane.object(f"{root}/work-items/{claim.item}/")
-        states = self._plane.object(f"{root}/projects/{item['project']}/states/").get("results")
+        item = self._plane.read_object(f"{root}/work-items/{claim.item}/")
+        states = self._plane.read_object(f"{root}/projects/{item['project']}/states/").get("results")
         names = {row["id"]: row["name"] for row in states} if isinstance(states, list) else {}
         state = names.get(item.get("state"), item.get("state"))
         if state != claim.done_state:
