@@ -48,11 +48,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _usage(error: typer.TyperException, output: Output) -> int:
     """A command line that is not understood."""
-    message = getattr(error, "format_message", lambda: str(error))()
+    message = error.format_message()
     context = getattr(error, "ctx", None)
-    # No arguments at all: the help is the whole message.
-    if not message.strip() and context is not None:
-        output.note(context.get_help())
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help was shown, and is the whole message
         return Exit.USAGE
     command = context.command_path if context is not None else "orch"
     output.error(CliError(Exit.USAGE, message, f"see `{command} --help`"))

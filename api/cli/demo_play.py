@@ -87,9 +87,11 @@ class Play:
             self.result.messages = len(messages)
         self.line("verifier:", "clones main afresh and tests it; reads production, pull request and item")
         lines = await self._verify(key, seed, row)
-        said = [line for line in lines if line.startswith("demo: ")]
-        log = [line for line in lines if not line.startswith("demo: ")]
-        self.result.last = said
+        self.result.last = [line for line in lines if line.startswith("demo: ")]
+        for line in lines:
+            if line.startswith("true: "):
+                self.line("", f"✓ {line.removeprefix('true: ')}")
+        log = [line.removeprefix("main: ") for line in lines if line.startswith("main: ")]
         self.result.ending = demo_lines.ending(
             log, self.result.links, messages, repository=self.repository, alive=self.alive
         )

@@ -52,7 +52,10 @@ class Output:
             sys.stdout.write(f"{to_json(value)}\n")
             return
         for part in shown:
-            self.console().print(part)
+            if isinstance(part, str):  # not broken into lines: a sentence stays one line in a pipe
+                sys.stdout.write(f"{part}\n")
+            else:
+                self.console().print(part)
 
     def note(self, text: str) -> None:
         """A remark: never data."""

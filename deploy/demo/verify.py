@@ -3,7 +3,7 @@
 It trusts nothing of Orch: it imports none of its code and reads none of its tables. It clones the repository
 afresh, runs the tests itself, and asks the forge, the tracker and production over HTTP.
 
-Prints main's newest commits and one last line; exits 1 with a line for every fact that is false.
+Prints what is true, main's newest commits, and one last line; exits 1 with a line for every fact that is false.
 """
 
 import argparse
@@ -53,6 +53,7 @@ class Verifier:
         self._gitea = Rest(claim.gitea, {"Authorization": f"token {claim.gitea_token}"})
         self._plane = Rest(claim.plane, {"X-API-Key": claim.plane_token})
         self.false: list[str] = []
+        self.true: list[str] = []
         self.landed = ""
 
     def look(self) -> None:
@@ -88,6 +89,8 @@ class Verifier:
             why = clone.test(sha, claim.test_command, claim.test_timeout)
             if why:
                 self.false.append(f"the tests fail on {sha[:10]}, which was a tip of {claim.base}: {why}")
+            else:
+                self.true.append(f"the tests pass on {sha[:10]}, which was a tip of {claim.base}")
 
     def _landed_by_pull_requests(self) -> dict[str, int]:
         """The commits that merged pull requests put on the base branch, oldest first."""
@@ -110,8 +113,9 @@ class Verifier:
             return
         self.landed = str(pull.get("merge_commit_sha"))
         for name, sha in (("merge commit", self.landed), ("head", _at(pull, "head", "sha"))):
-            if not clone.contains(clone.tip(), sha):
-                self.false.append(f"the {name} {sha[:10]} of pull request #{claim.pull} is not on {claim.base}")
+            on_base = clone.contains(clone.tip(), sha)
+            said = f"the {name} {sha[:10]} of pull request #{claim.pull} is {'' if on_base else 'not '}on {claim.base}"
+            (self.true if on_base else self.false).append(said)
 
     def _production_serves_it(self) -> None:
         served = str(Rest(self._claim.production, {}).read_object("/production/healthz").get("sha"))
@@ -120,6 +124,8 @@ class Verifier:
             self.false.append(f"production serves {served[:10]}, but {self._claim.base} is at {main[:10]}")
         elif self.landed and served != self.landed:
             self.false.append(f"production serves {served[:10]}, but the item's change landed as {self.landed[:10]}")
+        else:
+            self.true.append(f"production serves {served[:10]}")
 
     def _item_is_done(self) -> None:
         claim = self._claim
@@ -130,6 +136,8 @@ class Verifier:
         state = names.get(item.get("state"), item.get("state"))
         if state != claim.done_state:
             self.false.append(f"{claim.item} is in the state {state}, not {claim.done_state}")
+        else:
+            self.true.append(f"{claim.item} is in the state {state}")
 
 
 def _at(row: dict[str, object], *path: str) -> str:
@@ -178,8 +186,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         verifier = Verifier(claim, clone)
         verifier.look()
+        for fact in verifier.true:
+            _say(f"true: {fact}")
         for line in clone.log(LOG_LINES):
-            _say(line)
+            _say(f"main: {line}")
         return report(verifier, claim.item, options.since, _say)
 
 
