@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import re
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from api.cli.outcome import CliError, Exit
 if TYPE_CHECKING:
     from api.cli.records import Connection, Row
 
+HINT_SECONDS = 8.0
 UPDATE_SECONDS = 10.0
 _LATER = "on record, and it counts; Temporal cannot be reached now ({}), so it takes effect later"
 
@@ -96,15 +98,20 @@ async def _hint(environment: Mapping[str, str], task: str) -> str:
 
     hint = Hint(topic=Topic.DECISION, source=Source.OPERATOR)
     try:
-        client = await connect.temporal(environment)
-        handle = client.get_workflow_handle(task_workflow_id(task))
-        await handle.signal("hint", hint, rpc_timeout=connect.RPC_TIMEOUT)
+        async with asyncio.timeout(HINT_SECONDS):
+            client = await connect.temporal(environment)
+            handle = client.get_workflow_handle(task_workflow_id(task))
+            await handle.signal("hint", hint, rpc_timeout=connect.RPC_TIMEOUT)
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             return "on record, but Temporal knows no running workflow of this task"
         return _LATER.format(error.status.name)
-    except (RuntimeError, OSError) as error:
-        return _LATER.format(error)
+    except TimeoutError:
+        return _LATER.format(f"no answer within {HINT_SECONDS:.0f} s")
+    except (RuntimeError, OSError) as error:  # the SDK's word for a refused connection
+        return _LATER.format(_cause(error))
+    except CliError as error:
+        return _LATER.format(error.message)
     return ""
 
 
@@ -140,6 +147,10 @@ async def retry(environment: Mapping[str, str], key: str, *, reason: str, actor:
             f"no worker took the retry of {task} within {UPDATE_SECONDS:.0f} s; it is not certain to be dropped",
             "is a worker running? then say it again: a retry that is not needed is refused",
         ) from error
+    except (RuntimeError, OSError) as error:
+        raise CliError(
+            Exit.UNREACHABLE, f"Temporal cannot be reached: {_cause(error)}", "nothing was changed; try again"
+        ) from error
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise CliError(Exit.CONFLICT, f"Temporal runs no workflow of {task}", wording.why(row)) from error
@@ -147,6 +158,12 @@ async def retry(environment: Mapping[str, str], key: str, *, reason: str, actor:
             Exit.UNREACHABLE, f"Temporal cannot be reached: {error.message}", "nothing was changed; try again"
         ) from error
     return {"act_id": act_id, "task": task, "act": "retry", "actor": actor, "reason": reason, "answer": said}
+
+
+def _cause(error: BaseException) -> str:
+    """What the SDK says, without the names of its own types around it."""
+    found = re.search(r'message: "([^"]+)"', str(error))
+    return found[1] if found else str(error).partition(":")[0]
 
 
 def gitea_address(environment: Mapping[str, str]) -> str:

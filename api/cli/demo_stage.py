@@ -63,14 +63,15 @@ class StageManager:
             error = CliError(Exit.FAILED, str(problem))
         except asyncio.CancelledError:
             error = CliError(Exit.INTERRUPTED, "interrupted")
+        except Exception as problem:  # noqa: BLE001 - whatever it is, nothing may be left running
+            error = CliError(Exit.FAILED, f"{type(problem).__name__}: {problem}")
         self._failed = error is not None or self._result.exit_code is not Exit.OK
         await self._clean_up()
+        if error is not None:
+            hint = f" ({error.hint})" if error.hint else ""
+            self._result.last = ["demo: interrupted" if self._interrupted else f"demo: FAILED: {error.message}{hint}"]
         for line in self._result.last:
             self._say(line)
-        if error is not None:
-            self._say(f"demo: FAILED: {error.message}" if not self._interrupted else "demo: interrupted")
-            if error.hint:
-                self._say(f"      {error.hint}")
         if self._interrupted:
             return 128 + self._interrupted
         return error.exit_code if error is not None else self._result.exit_code
@@ -186,8 +187,9 @@ class StageManager:
 
     def _interrupt(self, number: int) -> None:
         """Ctrl-C and its relatives: the first one ends the demo; cleaning up goes on whatever comes."""
-        if self._interrupted:
+        with contextlib.suppress(OSError):
             self._say("stopping everything; a moment")
+        if self._interrupted:
             return
         self._interrupted = number
         if self._play is not None:

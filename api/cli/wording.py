@@ -25,7 +25,10 @@ def short(sha: str) -> str:
 
 def money(cost: object) -> str:
     """A cost; what is not known is never shown as nothing."""
-    return "unknown" if cost is None else f"${float(str(cost)):.4f}".rstrip("0").ljust(5, "0")
+    if cost is None:
+        return "unknown"
+    whole, _, cents = f"{float(str(cost)):.4f}".partition(".")
+    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
 
 
 def age(since: datetime | None, now: datetime) -> str:
