@@ -58,6 +58,9 @@ def demo(
 
 def _refuse(options: "Options") -> None:
     """What cannot be meant."""
+    from deploy.demo import copy
+    from deploy.errors import StackError
+
     if options.repository is None and (options.title or options.test_command):
         raise CliError(Exit.USAGE, "--title and --test-command go with --repo", "or leave all three out")
     if options.repository is not None and not (options.title and options.title.strip() and options.test_command):
@@ -66,3 +69,8 @@ def _refuse(options: "Options") -> None:
             "--repo needs --title and --test-command",
             'for instance: orch demo --repo . --title "Say hello" --test-command "python3 -m pytest -q"',
         )
+    if options.repository is not None:
+        try:
+            asyncio.run(copy.check(options.repository))
+        except StackError as error:
+            raise CliError(Exit.USAGE, str(error)) from error

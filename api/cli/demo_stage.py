@@ -13,6 +13,7 @@ from typing import Any
 from api.cli import demo_lines
 from api.cli.demo_play import Play, Result, Say, now, why_now
 from api.cli.outcome import CliError, Exit
+from api.cli.wording import clean
 from deploy import ports
 from deploy.demo import copy
 from deploy.demo.seed import DemoSpec
@@ -69,7 +70,9 @@ class StageManager:
         await self._clean_up()
         if error is not None:
             hint = f" ({error.hint})" if error.hint else ""
-            self._result.last = ["demo: interrupted" if self._interrupted else f"demo: FAILED: {error.message}{hint}"]
+            self._result.last = [
+                "demo: interrupted" if self._interrupted else f"demo: FAILED: {clean(error.message)}{hint}"
+            ]
         for line in self._result.last:
             self._say(line)
         if self._interrupted:
@@ -103,8 +106,6 @@ class StageManager:
 
     async def _stage_and_play(self) -> None:
         options = self._options
-        if options.repository is not None:
-            await copy.check(options.repository)
         home = self._make_home()
         owner = None if options.keep else os.getpid()
         prefer = {"production": ports.choose(("production",), {})[0]["production"]}

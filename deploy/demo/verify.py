@@ -150,7 +150,7 @@ def _at(row: dict[str, object], *path: str) -> str:
 def report(verifier: Verifier, item: str, since: float | None, say: Callable[[str], object]) -> int:
     """Say what was found; the exit code."""
     for fact in verifier.false:
-        say(f"demo: FAILED: {fact}")
+        say(f"demo: FAILED: {_one_line(fact)}")
     if verifier.false:
         return 1
     took = "" if since is None else f" in {time.time() - since:.0f} s"
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             url = f"{claim.gitea.rstrip('/')}/{claim.repository}.git"
             clone = Clone.make(url, claim.base, claim.gitea_token, Path(folder))
         except UnreadableError as error:
-            _say(f"demo: FAILED: {error}")
+            _say(f"demo: FAILED: {_one_line(str(error))}")
             return 1
         verifier = Verifier(claim, clone)
         verifier.look()
@@ -205,6 +205,10 @@ def _ends_cleanly() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _say(line: str) -> None:
