@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from git_world import Repo, World, make_world, names_in
 
 from activities.adapters.errors import GitError, InvalidName, NotFound
 from activities.adapters.git import (
@@ -27,7 +26,7 @@ from activities.adapters.git import (
     rebase_onto,
 )
 from activities.adapters.git.command import environment
-from tests.integration.git_world import Repo, World, make_world
+from tests.integration.git_world import Repo, World, make_world, names_in
 
 BOT = Identity("Orch", "orch@example.com")
 WHEN = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)

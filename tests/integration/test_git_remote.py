@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from git_world import make_world, names_in
 
 from activities.adapters.errors import AdapterError, GitError, NotFound, Unauthorized, Unavailable
 from activities.adapters.git import GitAuth, Mirror
-from tests.integration.git_world import make_world
+from tests.integration.git_world import make_world, names_in
 
 TOKEN = "s3cret-token"
 
