@@ -21,6 +21,8 @@ SECRETS = (
     "ORCH_GITEA_WEBHOOK_SECRET",
 )
 """Made at random once for each home; see `Home.secrets`."""
+_TELEGRAM_BOT = 424200
+"""The number of the embedded stack's bot."""
 
 
 def default_home() -> Path:
@@ -41,6 +43,16 @@ def write_private(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _new_secret(name: str) -> str:
+    random = secrets.token_urlsafe(24)
+    return f"{_TELEGRAM_BOT}:{random}" if name == "ORCH_TELEGRAM_TOKEN" else random
+
+
+def _usable(name: str, value: str) -> bool:
+    """A Telegram token begins with the bot's number; others are refused by every Bot API."""
+    return ":" in value if name == "ORCH_TELEGRAM_TOKEN" else bool(value)
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ class Home:
                 f"{self.secrets_file} cannot be read ({error}); it holds the database's password, so restore"
                 " it, or delete the whole home folder to begin anew"
             ) from error
-        missing = {name: secrets.token_urlsafe(24) for name in SECRETS if name not in known}
+        missing = {name: _new_secret(name) for name in SECRETS if not _usable(name, known.get(name, ""))}
         if missing:
             known |= missing
             write_private(self.secrets_file, json.dumps(known, indent=2) + "\n")
