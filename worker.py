@@ -203,10 +203,12 @@ async def serve(settings: WorkerSettings, config: OrchConfig, stop: asyncio.Even
             await running.enter_async_context(worker)
         sender = asyncio.create_task(parts.sender.run()) if parts.sender else None
         log.info("worker_ready", host=settings.host_name, agent_slots=settings.agent_slots)
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        # The sender never ends by itself: if it does, the process ends with its error and is started again.
+        await asyncio.wait({stopping, *([sender] if sender else [])}, return_when=asyncio.FIRST_COMPLETED)
         log.info("worker_draining", up_to_seconds=DRAIN.total_seconds())
-        if sender:
-            sender.cancel()
+        if sender and not sender.cancel():
+            sender.result()
 
 
 def main() -> None:

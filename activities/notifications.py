@@ -2,6 +2,7 @@
 
 import asyncio
 
+import asyncpg
 import structlog
 
 from activities.adapters.errors import AdapterError, RateLimited
@@ -12,6 +13,8 @@ log = structlog.get_logger(__name__)
 
 POLL = 1.0
 """Seconds between looks at an empty outbox."""
+DATABASE_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError)
+"""A server that restarts refuses, cuts and half-closes connections; what was claimed comes due again by itself."""
 MAX_BACKOFF = 300.0
 
 
@@ -28,11 +31,11 @@ class Sender:
         while True:
             try:
                 rows = await self._outbox.claim()
-            except (TimeoutError, OSError) as error:
-                log.warning("outbox_unreachable", error=str(error))
+                for row in rows:
+                    await self._send(row)
+            except DATABASE_AWAY as error:
+                log.warning("outbox_unreachable", error=f"{type(error).__name__}: {error}")
                 rows = ()
-            for row in rows:
-                await self._send(row)
             if not rows:
                 await asyncio.sleep(POLL)
 
