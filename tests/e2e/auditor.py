@@ -62,7 +62,7 @@ class Auditor:
         self._logs()
         assert not self._wrong, "\n".join([*self._wrong, await self._orch.report(keys[0])])
 
-    def _expect(self, good: bool, otherwise: str) -> None:  # noqa: FBT001 - reads like assert
+    def _expect(self, good: bool, otherwise: str) -> None:
         if not good:
             self._wrong.append(otherwise)
 

@@ -230,6 +230,11 @@ class Orch:
 
         return await self.until(f"{prefix} runs", seen, key)
 
+    async def attempts(self, key: str, stage: str) -> list[str]:
+        """How the agent runs of a stage ended, in order."""
+        query = "SELECT outcome FROM agent_runs WHERE task = $1 AND stage = $2 ORDER BY started_at"
+        return [row["outcome"] for row in await self.rows(query, key, stage)]
+
     # -- killing -------------------------------------------------------------------------------------------
 
     def signal(self, service: str, number: signal.Signals = signal.SIGKILL) -> int:
@@ -247,6 +252,14 @@ class Orch:
             return now.phase == "running" and now.pid not in {None, dead}
 
         await self.until(f"{service} runs again", is_back, key)
+
+    async def gone(self, found: list[psutil.Process], key: str = "") -> None:
+        """Wait until none of these processes lives."""
+
+        async def all_dead() -> bool:
+            return not any(processes.is_alive(process) for process in found)
+
+        await self.until(f"{found} are gone", all_dead, key)
 
 
 @contextlib.asynccontextmanager
