@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from activities.adapters.locks import WorkspaceLock
 from activities.adapters.process import ProcessResult, run
 from activities.adapters.process_tree import kill_run
-from activities.adapters.store import Store
+from activities.adapters.store import Store, outlast
 from activities.fencing import Fence
 from activities.runners.base import Job, Reading, Runner
 from activities.runners.isolation import Isolation
@@ -58,8 +58,9 @@ class Agents:
             job = _job(arg, workspace)
             result, seconds = await self._supervise(runner, job, run_id, lock)
             outcome = _outcome(arg, runner, runner.read(job, result), job, seconds)
-        await fence.check()
-        await self._note_end(outcome, fence.attempt)
+        # The run is paid for: a database that is away for a moment must not make it happen again.
+        await outlast(fence.check)
+        await outlast(lambda: self._note_end(outcome, fence.attempt))
         return outcome
 
     async def _supervise(

@@ -2,19 +2,16 @@
 
 import asyncio
 
-import asyncpg
 import structlog
 
 from activities.adapters.errors import AdapterError, RateLimited
-from activities.adapters.store import Outbox, OutboxRow
+from activities.adapters.store import DATABASE_AWAY, Outbox, OutboxRow
 from activities.adapters.telegram import TelegramClient, escape
 
 log = structlog.get_logger(__name__)
 
 POLL = 1.0
 """Seconds between looks at an empty outbox."""
-DATABASE_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError)
-"""A server that restarts refuses, cuts and half-closes connections; what was claimed comes due again by itself."""
 MAX_BACKOFF = 300.0
 
 
@@ -31,13 +28,22 @@ class Sender:
         while True:
             try:
                 rows = await self._outbox.claim()
-                for row in rows:
-                    await self._send(row)
             except DATABASE_AWAY as error:
                 log.warning("outbox_unreachable", error=f"{type(error).__name__}: {error}")
                 rows = ()
+            for row in rows:
+                await self._deliver(row)
             if not rows:
                 await asyncio.sleep(POLL)
+
+    async def _deliver(self, row: OutboxRow) -> None:
+        """Send one message; one that cannot be comes due again when its claim ends."""
+        try:
+            await self._send(row)
+        except DATABASE_AWAY as error:
+            log.warning("outbox_unreachable", task=row.task, error=f"{type(error).__name__}: {error}")
+        except Exception:
+            log.exception("notification_broken", task=row.task, row=row.id)
 
     async def _send(self, row: OutboxRow) -> None:
         try:
