@@ -1,5 +1,7 @@
 """Agent runs: supervise one process to its end, read its verdict, keep its cost."""
 
+import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -54,6 +56,7 @@ class Agents:
             run_id,
         ) as lock:
             await fence.check()
+            await asyncio.to_thread(remove_git_locks, workspace)
             await self._note_start(arg, fence.attempt)
             job = _job(arg, workspace)
             result, seconds = await self._supervise(runner, job, run_id, lock)
@@ -171,6 +174,23 @@ def _outcome(arg: RunAgent, runner: Runner, reading: Reading, job: Job, seconds:
         cost_source=reading.cost_source,
         seconds=seconds,
     )
+
+
+def remove_git_locks(workspace: Path) -> None:
+    """Remove the locks of a git that was killed with its agent, or no later one could commit.
+
+    The caller holds the workspace, so no living git holds them. Links are not followed.
+    """
+    with contextlib.suppress(OSError):
+        folder = os.open(workspace / ".git", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for here, _, names, where in os.fwalk(".", dir_fd=folder):
+                # Objects are many, and git locks none of them.
+                for name in names if not here.startswith("./objects") else ():
+                    if name.endswith(".lock"):
+                        os.unlink(name, dir_fd=where)
+        finally:
+            os.close(folder)
 
 
 def read_verdict(path: Path) -> str:
