@@ -21,9 +21,9 @@ DEPLOY_LIMIT = timedelta(hours=1)
 async def deploy_staging(run: TaskRun) -> Move:
     """Stage the branch, then build and test the exact commit that will become main's tip."""
     if run.state.policy.staging:
-        staged, problem = await _stage_branch(run)
-        if not staged:
-            return Move(to=Stage.DEVELOPMENT, reason=problem, feedback=(problem,))
+        elsewhere = await _stage_branch(run)
+        if elsewhere is not None:
+            return elsewhere
     lease = await run.acquire(leases.LeaseKind.MERGE)
     run.say(f"holds the merge lease, epoch {lease.epoch}")
     state = run.next_step()
@@ -116,19 +116,29 @@ async def finish(run: TaskRun) -> str:
 _NOT_DEPLOYED = {landing.DeployOutcome.FAILED, landing.DeployOutcome.UNKNOWN}
 
 
-async def _stage_branch(run: TaskRun) -> tuple[bool, str]:
+async def _stage_branch(run: TaskRun) -> Move | None:
+    """Deploy the branch and judge what runs; where the task goes if it may not go on."""
     state = run.state
     deployed = await _deploy(run, Environment.STAGING, state.head_sha)
     assert deployed is not None
-    if deployed.outcome in _NOT_DEPLOYED:
-        return False, f"staging: {deployed.reason}\n\n{deployed.output}"
+    if deployed.outcome is landing.DeployOutcome.UNKNOWN:
+        # A lost result is nobody's fault, and no work of a developer finds it again.
+        await run.ask_human(f"staging: {deployed.reason}")
+        return Move(to=Stage.DEPLOY_STAGING, reason="a person said retry")
+    if deployed.outcome is landing.DeployOutcome.FAILED:
+        return _back_to_work(f"staging: {deployed.reason}\n\n{deployed.output}")
     workspace = await run.prepare()
     agent, problem = await run.agent(workspace, **{"deployment.txt": deployed.output})
     if problem or agent.verdict is None:
-        return False, problem or "no verdict"
+        return _back_to_work(problem or "no verdict")
     await steps.comment(run, agent)
-    passed = agent.verdict.outcome is VerdictOutcome.PASS
-    return passed, "" if passed else f"staging: {agent.verdict.summary}"
+    if agent.verdict.outcome is VerdictOutcome.PASS:
+        return None
+    return _back_to_work(f"staging: {agent.verdict.summary}")
+
+
+def _back_to_work(problem: str) -> Move:
+    return Move(to=Stage.DEVELOPMENT, reason=problem, feedback=(problem,))
 
 
 async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.Deployed | None:
