@@ -212,15 +212,21 @@ async def serve(settings: WorkerSettings, config: OrchConfig, stop: asyncio.Even
     connect.setdefault("namespace", names.NAMESPACE)
     client = await Client.connect(**connect, plugins=[orch_plugin()])
     async with assemble(settings, config, client) as parts, contextlib.AsyncExitStack() as running:
-        for worker in workers(parts):
+        ours = workers(parts)
+        for worker in ours:
             await running.enter_async_context(worker)
         await ensure_schedules(client, config, timedelta(seconds=settings.reconcile_interval))
         sender = asyncio.create_task(parts.sender.run()) if parts.sender else None
         log.info("worker_ready", host=settings.host_name, agent_slots=settings.agent_slots)
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        # The sender never ends by itself: if it does, the process ends with its error and is started again.
+        await asyncio.wait({stopping, *([sender] if sender else [])}, return_when=asyncio.FIRST_COMPLETED)
         log.info("worker_draining", up_to_seconds=DRAIN.total_seconds())
-        if sender:
-            sender.cancel()
+        # All at once: a queue still polled while another one drains would be given work that it then drops,
+        # and a dropped activity is missed only when its heartbeat is.
+        await asyncio.gather(*(worker.shutdown() for worker in ours))
+        if sender and not sender.cancel():
+            sender.result()
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Agent runs: supervise one process to its end, read its verdict, keep its cost."""
 
+import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities.adapters.locks import WorkspaceLock
 from activities.adapters.process import ProcessResult, run
 from activities.adapters.process_tree import kill_run
-from activities.adapters.store import Store
+from activities.adapters.store import Store, outlast
 from activities.fencing import Fence
 from activities.runners.base import Job, Reading, Runner
 from activities.runners.isolation import Isolation
@@ -54,12 +56,14 @@ class Agents:
             run_id,
         ) as lock:
             await fence.check()
+            await asyncio.to_thread(remove_git_locks, workspace)
             await self._note_start(arg, fence.attempt)
             job = _job(arg, workspace)
             result, seconds = await self._supervise(runner, job, run_id, lock)
             outcome = _outcome(arg, runner, runner.read(job, result), job, seconds)
-        await fence.check()
-        await self._note_end(outcome, fence.attempt)
+        # The run is paid for: a database that is away for a moment must not make it happen again.
+        await outlast(fence.check)
+        await outlast(lambda: self._note_end(outcome, fence.attempt))
         return outcome
 
     async def _supervise(
@@ -170,6 +174,23 @@ def _outcome(arg: RunAgent, runner: Runner, reading: Reading, job: Job, seconds:
         cost_source=reading.cost_source,
         seconds=seconds,
     )
+
+
+def remove_git_locks(workspace: Path) -> None:
+    """Remove the locks of a git that was killed with its agent, or no later one could commit.
+
+    The caller holds the workspace, so no living git holds them. Links are not followed.
+    """
+    with contextlib.suppress(OSError):
+        folder = os.open(workspace / ".git", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for here, _, names, where in os.fwalk(".", dir_fd=folder):
+                # Objects are many, and git locks none of them.
+                for name in names if not here.startswith("./objects") else ():
+                    if name.endswith(".lock"):
+                        os.unlink(name, dir_fd=where)
+        finally:
+            os.close(folder)
 
 
 def read_verdict(path: Path) -> str:

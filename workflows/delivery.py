@@ -20,9 +20,9 @@ DEPLOY_LIMIT = timedelta(hours=1)
 async def deploy_staging(run: TaskRun) -> Move:
     """Stage the branch, then build and test the exact commit that will become main's tip."""
     if run.state.policy.staging:
-        problem = await _stage_branch(run)
-        if problem:
-            return _back(problem, problem)
+        elsewhere = await _stage_branch(run)
+        if elsewhere is not None:
+            return elsewhere
     lease = await leasing.acquire(run, leases.LeaseKind.MERGE)
     run.say(f"holds the merge lease, epoch {lease.epoch}")
     state = run.next_step()
@@ -115,16 +115,21 @@ async def finish(run: TaskRun) -> str:
 _NOT_DEPLOYED = {landing.DeployOutcome.FAILED, landing.DeployOutcome.UNKNOWN}
 
 
-async def _stage_branch(run: TaskRun) -> str:
-    """Deploy the branch to staging and have it judged; answer what is wrong with it, if anything is."""
+async def _stage_branch(run: TaskRun) -> Move | None:
+    """Deploy the branch and judge what runs; where the task goes if it may not go on."""
     deployed = await _deploy(run, Environment.STAGING, run.state.head_sha)
     assert deployed is not None
-    if deployed.outcome in _NOT_DEPLOYED:
-        return f"staging: {deployed.reason}\n\n{deployed.output}"
+    if deployed.outcome is landing.DeployOutcome.UNKNOWN:
+        # A lost result is nobody's fault, and no work of a developer finds it again.
+        await run.ask_human(f"staging: {deployed.reason}")
+        return Move(to=Stage.DEPLOY_STAGING, reason="a person said retry")
+    if deployed.outcome is landing.DeployOutcome.FAILED:
+        return _back(f"staging: {deployed.reason}", deployed.output)
     judged = await steps.judge(run, **{"deployment.txt": deployed.output})
     if isinstance(judged, Move):
-        return judged.reason
-    return "" if judged.outcome is VerdictOutcome.PASS else f"staging: {judged.summary}"
+        return judged
+    passed = judged.outcome is VerdictOutcome.PASS
+    return None if passed else _back(f"staging: {judged.summary}", run.state.work.findings)
 
 
 async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.Deployed | None:

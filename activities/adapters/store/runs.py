@@ -12,7 +12,23 @@ class Runs:
         self._pool = pool
 
     async def started(self, values: dict[str, Any]) -> None:
-        """Note that an attempt runs; a repeat of the same attempt changes nothing."""
+        """Note that an attempt runs; a repeat of the same attempt changes nothing.
+
+        Whatever ran before it in the same round was ended with its worker, and is written down as lost.
+        """
+        await self._pool.execute(
+            """
+            UPDATE agent_runs SET outcome = 'lost', ended_at = now(),
+                   reason = 'its worker died or was cut off; attempt ' || $5::integer || ' took over'
+            WHERE task = $1 AND generation = $2 AND stage = $3 AND round = $4 AND attempt < $5
+              AND outcome = 'running'
+            """,
+            values["task"],
+            values["generation"],
+            values["stage"],
+            values["round"],
+            values["attempt"],
+        )
         await self._pool.execute(
             """
             INSERT INTO agent_runs (task, generation, stage, round, attempt, session_id, role, runner, host)
