@@ -170,6 +170,7 @@ class TaskRun:
 
     async def wait(self, waiting: Waiting) -> Source:
         """Wait until something may have changed or the next check is due; say what woke us."""
+        await self.return_unwanted()  # it would block others, and keep this wait from ever waiting
         self.update(waiting=waiting)
         await self.record()
         try:
