@@ -70,6 +70,9 @@ class TaskState(Frozen):
 
     stage: Stage = Stage.ANALYSIS
     rounds: dict[Stage, int] = Field(default_factory=lambda: {Stage.ANALYSIS: 1})
+    forgiven: dict[Stage, int] = Field(default_factory=dict)
+    """Rounds that a person's retry has overruled: they no longer count against the cap. The round itself never
+    goes back, since intents, digests and verdicts are named by it."""
     step: int = 0
     host: str = ""
     head_sha: str = ""

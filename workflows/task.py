@@ -162,11 +162,11 @@ class TaskWorkflow:
         """Go where a round led, unless that way has been gone too often: then a person decides."""
         task = self._task
         await task.take_acts()  # late answers to a question that is already decided
-        entries = task.state.rounds.get(move.to, 0)
+        entries, forgiven = task.state.rounds.get(move.to, 0), task.state.forgiven
         stuck = move.to is Stage.DEPLOY and task.state.stage is Stage.DEPLOY
-        if stuck or entries >= task.state.policy.max_rounds:
+        if stuck or entries - forgiven.get(move.to, 0) >= task.state.policy.max_rounds:
             await task.ask_human(f"{move.reason} (round {entries} of {move.to} was the last allowed)")
-            task.update(rounds={**task.state.rounds, move.to: 0})
+            task.update(forgiven={**forgiven, move.to: entries})
         task.say(f"{task.state.stage} -> {move.to}: {move.reason}", source=move.source)
         task.state = entered(task.state, move)
         await task.record()
