@@ -3,7 +3,7 @@
 import itertools
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from temporalio.worker import Worker
 from activities.interceptor import WorkerInterceptor
 from deploy.setup import ensure_search_attributes
 from tests.fake_world import HOST, FakeWorld, activities_of
-from tests.workflow.driving import Driver
+from tests.workflow.driving import Driver, Journey
 from workflows import names
 from workflows.environment import EnvironmentWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
@@ -26,7 +26,7 @@ IDENTITY = "orch-tests"
 SERVER_CONFIG = (
     "frontend.WorkflowTimeSkippingEnabled=true",
     # A second between the runs of a task is nothing in production, and most of a test's time.
-    'history.continueAsNewMinInterval="0s"',
+    'history.workflowIdReuseMinimalInterval="0s"',
 )
 
 _numbers = itertools.count(1)
@@ -46,22 +46,41 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
         yield environment
 
 
-@pytest.fixture
-async def world(environment: WorkflowEnvironment) -> AsyncIterator[FakeWorld]:
-    """A fresh world, and workers that act in it."""
+@asynccontextmanager
+async def _a_world(environment: WorkflowEnvironment) -> AsyncIterator[Driver]:
+    """A fresh world, workers that act in it, and a way to drive tasks; what is left running is ended."""
     world = FakeWorld(environment.client, next(_numbers))
     async with AsyncExitStack() as running:
         for worker in workers(environment.client, world):
             await running.enter_async_context(worker)
-        yield world
+        driver = Driver(environment, world)
+        yield driver
+        await driver.end()
 
 
 @pytest.fixture
-async def driver(environment: WorkflowEnvironment, world: FakeWorld) -> AsyncIterator[Driver]:
-    """Starts tasks in the world and moves their clocks; ends what a test leaves running."""
-    driver = Driver(environment, world)
-    yield driver
-    await driver.end()
+async def driver(environment: WorkflowEnvironment) -> AsyncIterator[Driver]:
+    """Starts tasks in a world of the test's own, and moves their clocks."""
+    async with _a_world(environment) as driver:
+        yield driver
+
+
+@pytest.fixture
+def world(driver: Driver) -> FakeWorld:
+    """The world the test's tasks run in."""
+    return driver.world
+
+
+@pytest.fixture(scope="module")
+async def happy(environment: WorkflowEnvironment) -> Journey:
+    """A task for which everything was green, gone all the way: for tests that only look at it.
+
+    Its workers are gone: two of one client cannot share a queue, and the next world's take over.
+    """
+    async with _a_world(environment) as driver:
+        handle = await driver.start()
+        outcome = await handle.result()
+        return Journey(driver.world, handle, outcome, await driver.status(), await driver.runs(handle))
 
 
 def workers(client: Client, world: FakeWorld) -> list[Worker]:

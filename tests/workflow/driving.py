@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,17 @@ HISTORIES = Path(__file__).parents[1] / "histories"
 RECORDING = os.environ.get("ORCH_RECORD_HISTORIES") == "1"
 
 Handle = WorkflowHandle[TaskWorkflow, TaskOutcome]
+
+
+@dataclass(frozen=True)
+class Journey:
+    """A task that has ended."""
+
+    world: FakeWorld
+    handle: Handle
+    outcome: TaskOutcome
+    status: Status
+    runs: list[WorkflowHistory]
 
 
 class Driver:

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from tests.fake_world import FakeWorld, agent_run
-from tests.workflow.driving import Driver, closing, record
+from tests.workflow.driving import Driver, Journey, closing, record
 from workflows.model import Policy, Stage
 from workflows.names import SEARCH_ATTRIBUTES
 from workflows.stages import Gate
@@ -76,17 +76,16 @@ STAGES = {
 """What a task does in each stage where everything is green: one row for each run of the workflow."""
 
 
-async def test_a_task_goes_through_all_stages_to_done(driver: Driver, world: FakeWorld) -> None:
+async def test_a_task_goes_through_all_stages_to_done(happy: Journey) -> None:
     """Where everything is green a task does each step once, in the design's order, and ends as done."""
-    handle = await driver.start()
-    outcome = await handle.result()
+    world, outcome = happy.world, happy.outcome
     done = [*BEGINNING, *(step for steps in STAGES.values() for step in steps)]
     assert world.names() == done
     landed = world.of("land")[0].candidate.sha
     assert (outcome.outcome, outcome.landed_sha, outcome.deployed_sha) == ("done", landed, landed)
     assert world.progress[-1].outcome == "done"
 
-    runs = await driver.runs(handle)
+    runs = happy.runs
     assert [closing(run) for run in runs[:-1]] == ["WORKFLOW_EXECUTION_CONTINUED_AS_NEW"] * 7
     assert closing(runs[-1]) == "WORKFLOW_EXECUTION_COMPLETED"
     assert len({run.run_id for run in runs}) == len(STAGES)
@@ -94,12 +93,10 @@ async def test_a_task_goes_through_all_stages_to_done(driver: Driver, world: Fak
         record(f"task-{stage}", run)
 
 
-async def test_each_run_is_one_stage(driver: Driver, world: FakeWorld) -> None:
+async def test_each_run_is_one_stage(happy: Journey) -> None:
     """A task goes on as a new run at each stage boundary, so that no run holds the work of two stages."""
-    handle = await driver.start()
-    await handle.result()
     works = []
-    for run in await driver.runs(handle):
+    for run in happy.runs:
         recorded = [
             event.activity_task_scheduled_event_attributes.activity_type.name
             for event in run.events
@@ -111,19 +108,17 @@ async def test_each_run_is_one_stage(driver: Driver, world: FakeWorld) -> None:
     assert works == expected
 
 
-async def test_every_stage_works_under_a_later_fence(driver: Driver, world: FakeWorld) -> None:
+async def test_every_stage_works_under_a_later_fence(happy: Journey) -> None:
     """Each outward effect has a step of its own, greater than any before, so that an older attempt is always stale."""
-    handle = await driver.start()
-    await handle.result()
+    world = happy.world
     fenced = ("prepare_workspace", "run_agent", "publish_work", "run_tests", "build_candidate", "land", "deploy")
     steps = [arg.ref.step for name, arg in world.calls if name in fenced]
     assert steps == sorted(set(steps))
 
 
-async def test_leases_are_never_held_together(driver: Driver, world: FakeWorld) -> None:
+async def test_leases_are_never_held_together(happy: Journey) -> None:
     """Staging is given back before the merge lease is asked for, and merge before production."""
-    handle = await driver.start()
-    await handle.result()
+    world = happy.world
     asked = [name for name in world.names() if "lease" in name]
     assert asked == [
         "request staging lease",
@@ -136,10 +131,9 @@ async def test_leases_are_never_held_together(driver: Driver, world: FakeWorld) 
     assert [queue.split("/")[0] for queue, _, _ in world.epochs.granted] == ["env", "merge", "env"]
 
 
-async def test_the_timeline_is_written_once_and_whole(driver: Driver, world: FakeWorld) -> None:
+async def test_the_timeline_is_written_once_and_whole(happy: Journey) -> None:
     """The ledger gets every timeline line once, in order, across all runs."""
-    handle = await driver.start()
-    await handle.result()
+    world = happy.world
     numbers = [line.n for row in world.progress for line in row.lines]
     assert numbers == list(range(1, len(numbers) + 1))
     moves = [line.text.partition(":")[0] for row in world.progress for line in row.lines if " -> " in line.text]
@@ -147,15 +141,13 @@ async def test_the_timeline_is_written_once_and_whole(driver: Driver, world: Fak
     assert moves == [f"{here} -> {there}" for here, there in pairwise(stages)]
 
 
-async def test_costs_and_tokens_are_summed_over_all_runs(driver: Driver, world: FakeWorld) -> None:
+async def test_costs_and_tokens_are_summed_over_all_runs(happy: Journey) -> None:
     """The closing comment has the totals of seven agent runs, cached tokens included in the input."""
-    handle = await driver.start()
-    await handle.result()
+    world = happy.world
     closing_comment = world.of("post_comment")[-1]
     assert closing_comment.effect == "closing-comment"
     assert "770 tokens in (700 from cache), 35 out, $0.0700" in closing_comment.footer
-    status = await handle.query("status")
-    assert status["cost_usd"] == 0.07
+    assert happy.status.cost_usd == 0.07
 
 
 async def test_one_unknown_cost_makes_the_sum_a_lower_bound(driver: Driver, world: FakeWorld) -> None:
@@ -164,7 +156,7 @@ async def test_one_unknown_cost_makes_the_sum_a_lower_bound(driver: Driver, worl
     handle = await driver.start()
     await handle.result()
     assert "at least $0.0600" in world.of("post_comment")[-1].footer
-    assert (await handle.query("status"))["cost_usd"] is None
+    assert (await driver.status()).cost_usd is None
 
 
 async def test_without_commands_nothing_is_deployed(driver: Driver, world: FakeWorld) -> None:
@@ -178,10 +170,9 @@ async def test_without_commands_nothing_is_deployed(driver: Driver, world: FakeW
     assert [name for name in world.names() if name.startswith("request")] == ["request merge lease"]
 
 
-async def test_the_gates_judge_the_commit_that_was_pushed(driver: Driver, world: FakeWorld) -> None:
+async def test_the_gates_judge_the_commit_that_was_pushed(happy: Journey) -> None:
     """CI is asked about the developer's head, the combined tree about the candidate, production about what landed."""
-    handle = await driver.start()
-    await handle.result()
+    world = happy.world
     developed = world.of("publish_work")[-1]
     head = world.gate_calls(Gate.CI_GREEN)[0].head_sha
     assert world.gate_calls(Gate.REVIEW_PASSED)[0].claim.sha == head
@@ -192,11 +183,10 @@ async def test_the_gates_judge_the_commit_that_was_pushed(driver: Driver, world:
     assert world.gate_calls(Gate.DEPLOYED)[0].landed_sha == candidate.candidate.sha
 
 
-async def test_search_attributes_show_the_task(driver: Driver, world: FakeWorld) -> None:
+async def test_search_attributes_show_the_task(happy: Journey) -> None:
     """The Web UI can find a task by project, repository, item, stage, cost and who it waits for."""
-    handle = await driver.start()
-    await handle.result()
-    shown = (await handle.describe()).typed_search_attributes
+    world = happy.world
+    shown = (await happy.handle.describe()).typed_search_attributes
     values = {key.name: shown.get(key) for key in SEARCH_ATTRIBUTES}  # type: ignore[var-annotated]
     assert values == {
         "OrchProject": f"T{world.number}",
