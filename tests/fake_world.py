@@ -6,12 +6,12 @@ an activity (`script`): a value is returned, an exception is raised, a function 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha1
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import activity
 from temporalio.client import Client
@@ -36,6 +36,9 @@ from workflows.projects import ProjectFacts
 from workflows.stages import Gate, decision_digest
 from workflows.state import Act
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict, VerdictOutcome
+
+Arg = TypeVar("Arg")
+Result = TypeVar("Result")
 
 HOST = "fake-host"
 LEDGER = {"record_progress", "record_act"}
@@ -391,11 +394,11 @@ class FakeWorld:
 
     # -- how all of them answer ------------------------------------------------------------------------------
 
-    async def _pass_on(self, name: str, arg: Any, real: Callable[[Any], Any]) -> Any:
-        scripted = await self._answer(name, arg, lambda: None)
+    async def _pass_on(self, name: str, arg: Arg, real: Callable[[Arg], Awaitable[Result]]) -> Result:
+        scripted: Result | None = await self._answer(name, arg, lambda: None)
         return await real(arg) if scripted is None else scripted
 
-    async def _answer(self, name: str, arg: Any, usual: Callable[[], Any], also: str = "") -> Any:
+    async def _answer(self, name: str, arg: object, usual: Callable[[], Result], also: str = "") -> Result:
         self.calls.append((name, arg))
         await self._tell()
         held = self._held.get(name)
@@ -407,7 +410,8 @@ class FakeWorld:
                 answer = answers.popleft()
                 if isinstance(answer, BaseException):
                     raise answer
-                return answer(arg) if callable(answer) else answer
+                given: Result = answer(arg) if callable(answer) else answer
+                return given
         return usual()
 
     async def _tell(self) -> None:

@@ -59,7 +59,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Callable[
         return task_queue
 
     monkeypatch.setattr(worker, "Worker", fake_worker)
-    kinds = {
+    kinds: dict[str, type] = {
         "items": Items,
         "gates": Gates,
         "pull_requests": PullRequests,
@@ -70,7 +70,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Callable[
         "leases": Leases,
         "ledger": Ledger,
     }
-    made = {name: object.__new__(kind) for name, kind in kinds.items()}
+    made: dict[str, Any] = {name: object.__new__(kind) for name, kind in kinds.items()}
     settings = SimpleNamespace(host_name=HOST, plane_rate=1.0, agent_slots=2)
     parts = SimpleNamespace(settings=settings, client=None, store=None, sender=None, **made)
     queue_names = worker.workers(cast("worker.Parts", parts))

@@ -135,10 +135,9 @@ class Queue(RuleBasedStateMachine):
         assert self.state.idle
 
 
-class TestQueue(Queue.TestCase):
-    """The rules as they are hold."""
-
-    settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+def test_the_rules_hold() -> None:
+    """One holder, no epoch twice, nobody queued twice, everyone granted once and in order, zombies ignored."""
+    run_state_machine_as_test(Queue, settings=settings(max_examples=150, stateful_step_count=30, deadline=None))
 
 
 def unfenced(state: QueueState, holder: str, epoch: int) -> QueueState:

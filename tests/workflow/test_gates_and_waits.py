@@ -145,6 +145,16 @@ async def test_what_is_refused_for_good_waits_for_a_person(driver: Driver, world
     assert second.ref.step > first.ref.step
 
 
+async def test_a_refusal_before_anything_has_begun_waits_too(driver: Driver, world: FakeWorld) -> None:
+    """A policy that may not be read needs a person like any other refusal, and is read again at their word."""
+    world.script("read_policy", ApplicationError("no access to the repository", non_retryable=True))
+    await driver.start()
+    await world.waiting(WaitingOn.PERSON, reason="no access to the repository")
+    await driver.retry()
+    await world.called("prepare_workspace")
+    assert len(world.of("read_policy")) == 2
+
+
 async def test_what_could_not_be_found_out_is_retried(driver: Driver, world: FakeWorld) -> None:
     """An activity error that may pass costs nobody's attention: Temporal tries again and the task goes on."""
     world.script("claim_host", RuntimeError("connection reset"))

@@ -174,20 +174,23 @@ async def test_the_gates_judge_the_commit_that_was_pushed(happy: Journey) -> Non
     """CI is asked about the developer's head, the combined tree about the candidate, production about what landed."""
     world = happy.world
     developed = world.of("publish_work")[-1]
-    head = world.gate_calls(Gate.CI_GREEN)[0].head_sha
-    assert world.gate_calls(Gate.REVIEW_PASSED)[0].claim.sha == head
-    assert developed.workspace.head_sha == world.gate_calls(Gate.CI_GREEN)[0].baseline_sha != head
-    candidate = world.gate_calls(Gate.CANDIDATE_TESTED)[0]
-    assert candidate.candidate.replaces == head
-    assert candidate.test_run.sha == candidate.candidate.sha == world.of("land")[0].candidate.sha
-    assert world.gate_calls(Gate.DEPLOYED)[0].landed_sha == candidate.candidate.sha
+    ci, review = world.gate_calls(Gate.CI_GREEN)[0], world.gate_calls(Gate.REVIEW_PASSED)[0]
+    assert developed.workspace.head_sha == ci.baseline_sha != ci.head_sha
+    assert review.claim is not None
+    assert review.claim.sha == ci.head_sha
+    combined = world.gate_calls(Gate.CANDIDATE_TESTED)[0]
+    assert combined.candidate is not None
+    assert combined.test_run is not None
+    assert combined.candidate.replaces == ci.head_sha
+    assert combined.test_run.sha == combined.candidate.sha == world.of("land")[0].candidate.sha
+    assert world.gate_calls(Gate.DEPLOYED)[0].landed_sha == combined.candidate.sha
 
 
 async def test_search_attributes_show_the_task(happy: Journey) -> None:
     """The Web UI can find a task by project, repository, item, stage, cost and who it waits for."""
     world = happy.world
     shown = (await happy.handle.describe()).typed_search_attributes
-    values = {key.name: shown.get(key) for key in SEARCH_ATTRIBUTES}  # type: ignore[var-annotated]
+    values = {key.name: shown.get(key) for key in SEARCH_ATTRIBUTES}
     assert values == {
         "OrchProject": f"T{world.number}",
         "OrchRepo": str(world.repository),
