@@ -21,8 +21,6 @@ SECRETS = (
     "ORCH_GITEA_WEBHOOK_SECRET",
 )
 """Made at random once for each home; see `Home.secrets`."""
-_TELEGRAM_BOT = 424200
-"""The number of the embedded stack's bot."""
 
 
 def default_home() -> Path:

@@ -124,8 +124,8 @@ async def retry(environment: Mapping[str, str], key: str, *, reason: str, actor:
     from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
     from temporalio.service import RPCError, RPCStatusCode
 
+    from workflows.interface import OperatorCommand
     from workflows.names import task_workflow_id
-    from workflows.task import OperatorCommand
 
     async with connect.database(environment) as connection:
         row = await records.find_task(connection, key)
