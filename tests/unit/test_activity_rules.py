@@ -13,15 +13,22 @@ from activities.adapters.plane_models import Item, StateChange
 from activities.adapters.store import GenerationRow
 from activities.agents import VERDICT_LIMIT, read_verdict
 from activities.decisions import since_asked
-from activities.items import after, started_by_person
+from activities.items import started_by_person
 from activities.markup import inline, to_html
+from activities.plane_states import PlaneStates, after
 from activities.policy import read_policy
-from workflows.model import Role
+from workflows.model import Repository, Role
+from workflows.projects import ProjectConfig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TODO, WORK, AWAIT, OK = "s-todo", "s-in-progress", "s-awaiting", "s-approved"
 PERSON, BOT = "u-olga", "u-bot"
 BOTS = frozenset({BOT})
+DONE, CANCELLED = "s-done", "s-cancelled"
+STATES = PlaneStates(
+    ProjectConfig(plane_project_id="p", repository=Repository(owner="acme", name="shop")),
+    {"in progress": WORK, "done": DONE, "cancelled": CANCELLED},
+)
 
 
 def change(number: int, actor: str | None, new: str, old: str = TODO) -> StateChange:
@@ -37,9 +44,9 @@ def item(created_by: str | None = None) -> Item:
     )
 
 
-def generation(start: str, *, ended: bool = True) -> GenerationRow:
+def generation(start: str, *, ended: bool = True, seen: str = "") -> GenerationRow:
     """An earlier life of the task."""
-    return GenerationRow(generation=1, start_activity=start, ended_at=NOW if ended else None)
+    return GenerationRow(generation=1, start_activity=start, seen_activity=seen, ended_at=NOW if ended else None)
 
 
 # -- policy -------------------------------------------------------------------------------------------------
@@ -63,7 +70,7 @@ def test_a_minimal_policy() -> None:
     policy = read_policy(GOOD.encode(), "f").policy
     assert policy is not None
     assert (policy.test, policy.production, policy.staging) == ("make test", "make deploy", None)
-    assert (policy.ci, policy.runner, policy.max_rounds) == ("required", "claude", 3)
+    assert (policy.ci, policy.runner, policy.cap("ci_rounds")) == ("required", "claude", 3)
     assert len(policy.digest) == 12
 
 
@@ -79,13 +86,13 @@ production = "curl p"
 runner = "codex"
 roles = { reviewer = "claude" }
 [limits]
-rounds = 5
+ci_rounds = 5
 """
     )
     policy = read_policy(('ci = "none"\n' + text).encode(), "f").policy
     assert policy is not None
     assert (policy.staging, policy.probe_staging, policy.probe_production) == ("make staging", "curl s", "curl p")
-    assert (policy.ci, policy.max_rounds) == ("none", 5)
+    assert (policy.ci, policy.cap("ci_rounds"), policy.cap("failures")) == ("none", 5, 3)
     assert (policy.runner_for(Role.REVIEWER), policy.runner_for(Role.TESTER)) == ("claude", "codex")
 
 
@@ -109,8 +116,8 @@ def test_nothing_is_deployed_only_where_it_is_said() -> None:
         (GOOD.encode() + b'skip_gates = "yes"\n', "commands.skip_gates"),
         (b'gate = "off"\n' + GOOD.encode(), "gate"),
         (b'ci = "optional"\n' + GOOD.encode(), "ci"),
-        (GOOD.encode() + b"[limits]\nrounds = 0\n", "limits.rounds"),
-        (GOOD.encode() + b"[limits]\nrounds = 999\n", "limits.rounds"),
+        (GOOD.encode() + b"[limits]\nci_rounds = -1\n", "limits.ci_rounds"),
+        (GOOD.encode() + b"[limits]\nrounds = 9\n", "limits.rounds"),
         (GOOD.encode() + b'[agents.roles]\nhacker = "x"\n', "agents.roles"),
     ],
 )
@@ -142,6 +149,27 @@ def test_a_broken_policy_is_a_problem(content: bytes, problem: str) -> None:
         ("moved anew by a bot", None, (change(1, PERSON, WORK), change(2, BOT, WORK)), generation("a1"), None),
         ("created once is started once", PERSON, (), generation("created:i"), None),
         ("created, ended, moved", PERSON, (change(1, PERSON, WORK),), generation("created:i"), "a1"),
+        (
+            "what a person did before our closing move is history",
+            None,
+            (change(1, PERSON, WORK), change(2, PERSON, WORK), change(3, BOT, DONE)),
+            generation("a1"),
+            None,
+        ),
+        (
+            "moved anew after our closing move",
+            None,
+            (change(1, PERSON, WORK), change(2, BOT, DONE), change(3, PERSON, WORK)),
+            generation("a1"),
+            "a3",
+        ),
+        (
+            "what the last generation has seen is history",
+            None,
+            (change(1, PERSON, WORK), change(2, PERSON, TODO), change(3, PERSON, WORK)),
+            generation("a1", seen="a3"),
+            None,
+        ),
         ("still open: a retry", None, (change(1, PERSON, WORK),), generation("a1", ended=False), "a1"),
         ("still open, moved by a bot", None, (change(2, BOT, WORK),), generation("a1", ended=False), "a1"),
     ],
@@ -154,7 +182,7 @@ def test_who_started_it(
     start: str | None,
 ) -> None:
     """Only a person's move to In Progress since the last generation starts a task, or their creating it there."""
-    assert started_by_person(item(created_by), changes, WORK, BOTS, last) == start, why
+    assert started_by_person(item(created_by), changes, STATES, BOTS, last) == start, why
 
 
 @given(st.integers(0, 6), st.integers(0, 8))

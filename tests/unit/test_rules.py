@@ -286,7 +286,7 @@ def a_state(**changes: Any) -> TaskState:
     return TaskState(**{**known, **changes})
 
 
-ASK = Ask(digest="d1", spec_path="spec.md", head_sha=SHA)
+ASK = Ask(digest="d1", spec_path="spec.md", head_sha=SHA, effect="ask-1")
 FOR_A_PERSON = Waiting(on=WaitingOn.PERSON, reason="r", since=NOW, next_check=NOW, needs_human=True)
 FOR_CI = Waiting(on=WaitingOn.CI, reason="r", since=NOW, next_check=NOW)
 
