@@ -32,7 +32,14 @@ Seen = TypeVar("Seen")
 Row = dict[str, Any]
 
 SERVICES = ("postgres", "temporal", "sandbox", "api", "worker")
-AWAY = (OSError, TimeoutError, aiohttp.ClientError, asyncpg.PostgresError, asyncpg.InterfaceError)
+AWAY = (
+    OSError,
+    TimeoutError,
+    aiohttp.ClientError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """What is raised while a server that was killed is not back yet."""
 POLL = 0.1
 PATIENCE = 90.0
