@@ -40,6 +40,7 @@ class Agents:
         self._isolation = isolation
         self._store = store
         self._host = settings.host_name
+        self._home = settings.home
 
     @activity.defn
     async def run_agent(self, arg: RunAgent) -> AgentRun:
@@ -52,7 +53,7 @@ class Agents:
         if (written := await self._written_down(arg)) is not None:
             return written
         workspace = Path(arg.workspace.path)
-        run_id = f"{arg.ref.intent('agent')}/{arg.nonce}"
+        run_id = f"{self._home}/{arg.ref.intent('agent')}/{arg.nonce}"
         await kill_run(run_id)
         async with WorkspaceLock(
             workspace.parent / f"{workspace.name}.lock",

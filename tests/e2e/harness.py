@@ -225,7 +225,7 @@ class Orch:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 run_id = process.environ().get("ORCH_RUN_ID", "")
-                if run_id.startswith(prefix) and processes.is_alive(process):
+                if run_id.startswith(f"{self.stack.home.root}/{prefix}") and processes.is_alive(process):
                     found.append(process)
         return found
 
