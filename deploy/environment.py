@@ -55,7 +55,7 @@ def describe(
         for name in ("plane", "gitea", "telegram"):
             values[f"ORCH_{name.upper()}_URL"] = f"http://{LOOPBACK}:{ports[name]}"
         values |= {name: secrets[name] for name in (*_TOKENS, *_WEBHOOK_SECRETS)}
-    if "worker" in services:
+    if {"worker", "sandbox"} <= set(services):
         values |= {
             "ORCH_ISOLATION": "preferred",
             "ORCH_PLANE_RATE": "50",
