@@ -60,7 +60,7 @@ def describe(
             "ORCH_ISOLATION": "preferred",
             "ORCH_PLANE_RATE": "50",
             # The sandbox has no rate to spare: what a lost webhook hides is found while a person still looks.
-            "ORCH_RECONCILE_INTERVAL": "10",
+            "ORCH_RECONCILE_INTERVAL": "5",
             "ORCH_SCRIPTED_PLAYBOOK": str(home.root / "playbook.json"),
             "ORCH_TELEGRAM_CHAT": "424242",
         }
