@@ -10,6 +10,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.naming import Wake
 from workflows.names import SHARED_QUEUE, task_workflow_id
+from workflows.state import TaskInput
 
 RPC_TIMEOUT = timedelta(seconds=5)
 
@@ -67,7 +68,7 @@ class Tasks:
         # A task that was started for nothing ends itself as not started.
         await self._client.start_workflow(
             "TaskWorkflow",
-            {"key": task},  # workflows.state.TaskInput(key=task)
+            TaskInput(key=task),
             id=workflow_id,
             task_queue=SHARED_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,

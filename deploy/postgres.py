@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,8 +47,11 @@ class Cluster:
         """Where to connect."""
         return f"postgresql://{USER}:{quote(self.password)}@{LOOPBACK}:{self.port}/{database}"
 
-    def initialise(self) -> None:
+    def initialise(self, marker: Mapping[str, str]) -> None:
         """Make the data folder unless it is there; a first try that was cut short is begun again.
+
+        Args:
+            marker: what every process of the stack carries in its environment.
 
         Raises:
             StackError: `initdb` failed.
@@ -66,7 +70,7 @@ class Cluster:
         self.account.give(unfinished)
         self.account.give(password_file)
         try:
-            self._initdb(unfinished, password_file)
+            self._initdb(unfinished, password_file, marker)
         finally:
             password_file.unlink()
         unfinished.rename(self.data)
@@ -84,7 +88,7 @@ class Cluster:
                 " them in a new home"
             )
 
-    def _initdb(self, folder: Path, password_file: Path) -> None:
+    def _initdb(self, folder: Path, password_file: Path, marker: Mapping[str, str]) -> None:
         argv = [
             str(self.binaries / "initdb"),
             f"--pgdata={folder}",
@@ -104,7 +108,7 @@ class Cluster:
             capture_output=True,
             text=True,
             cwd="/",
-            env=_environment(),
+            env={**_environment(), **marker},
             **self.account.run_as,
         )
         if result.returncode != 0:
@@ -155,13 +159,13 @@ class Cluster:
         finally:
             await connection.close(timeout=10)
 
-    def service(self, log: Path, marker: dict[str, str]) -> Service:
+    def service(self, log: Path, marker: Mapping[str, str]) -> Service:
         """The server as a service; what it needs after its first start is for the caller to add."""
         settings = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
         return Service(
             name="postgres",
             argv=(str(self.binaries / "postgres"), "-D", str(self.data), "-p", str(self.port), *settings),
-            env=_environment() | marker,
+            env={**_environment(), **marker},
             ready=self.ready,
             log=log,
             # "Fast": sessions are ended, transactions rolled back, everything written.

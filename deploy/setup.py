@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import cast
 
@@ -37,13 +38,13 @@ async def ensure_namespace(client: Client, namespace: str = NAMESPACE, retention
         kept = await _retention(client, namespace)
         if kept is None:
             await _register(client, namespace, retention)
+            await _once_known(lambda: _search_attributes(client, namespace))
         elif kept < retention:
-            await client.workflow_service.update_namespace(
-                UpdateNamespaceRequest(
-                    namespace=namespace,
-                    config=NamespaceConfig(workflow_execution_retention_ttl=_duration(retention)),
-                )
+            change = UpdateNamespaceRequest(
+                namespace=namespace,
+                config=NamespaceConfig(workflow_execution_retention_ttl=_duration(retention)),
             )
+            await _once_known(lambda: client.workflow_service.update_namespace(change))
     except RPCError as error:
         if error.status not in _REFUSED:
             raise
@@ -84,6 +85,20 @@ async def ensure_search_attributes(client: Client, namespace: str = NAMESPACE) -
         if time.monotonic() > deadline:
             raise StackError(f"search attributes of namespace {namespace}: {continue_waiting}")
         await asyncio.sleep(0.2)
+
+
+async def _once_known(call: Callable[[], Awaitable[object]]) -> None:
+    """Make a call about a namespace that exists, as soon as the server that is asked has heard of it."""
+    deadline = time.monotonic() + _SPREAD_TIMEOUT
+    while True:
+        try:
+            await call()
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return
 
 
 def _refuse_other_types(

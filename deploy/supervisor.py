@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 
@@ -24,10 +25,11 @@ from deploy.errors import StackError
 from deploy.home import Home
 from deploy.locks import supervisor_lock
 from deploy.logs import trim
-from deploy.postgres import Cluster
 from deploy.service import Keeper
-from deploy.services import Plan
 from deploy.state import Phase, PostgresRecord, ProcessRecord, StackState
+
+if TYPE_CHECKING:
+    from deploy.services import Plan
 
 _LOCK_PATIENCE = 5.0
 _TRIM_EVERY = 60
@@ -81,6 +83,7 @@ class Supervisor:
         stopped = await leftovers.clean(self.home, before)
         if stopped:
             self.state.notes.append(f"stopped what an earlier supervisor had left: {', '.join(stopped)}")
+        self._say(step="loading")
         plan = await asyncio.to_thread(self._plan)
         services = plan.services()
         self._keepers = [Keeper(service, self._record) for service in services]
@@ -90,8 +93,13 @@ class Supervisor:
         self._say(phase=Phase.RUNNING, step="")
         await self._housekeeping()
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> "Plan":
         """Choose ports, find or make PostgreSQL's data, and leave `orch.env`."""
+        # Temporal's client and Alembic take seconds to load: after the lock is held, and here only, for their
+        # packages do not bear being loaded by two threads at once.
+        from deploy.postgres import Cluster
+        from deploy.services import Plan
+
         wanted = [port for name in self.names for port in PORTS[name]]
         chosen, notes = ports.choose(wanted, self.state.ports, self.preferred_ports)
         self.state.ports = chosen
@@ -103,7 +111,7 @@ class Supervisor:
             data, binaries, account = postgres_files.locate(self.home, self.state.postgres)
             cluster = Cluster(data, binaries, account, chosen["postgres"], secrets["postgres_password"])
             self._say(postgres=PostgresRecord(data=data, binaries=binaries, account=account.name))
-            cluster.initialise()
+            cluster.initialise(environment.marker(self.home))
         values = environment.describe(
             self.home,
             chosen,

@@ -5,6 +5,7 @@ from typing import Any
 from temporalio import workflow
 
 from workflows.hints import Hint
+from workflows.state import TaskInput
 
 
 @workflow.defn(name="TaskWorkflow")
@@ -15,10 +16,10 @@ class TinyTask:
         self.topics: list[str] = []
 
     @workflow.run
-    async def run(self, argument: dict[str, Any]) -> dict[str, Any]:
+    async def run(self, argument: TaskInput) -> dict[str, Any]:
         """Wait for two hints."""
         await workflow.wait_condition(lambda: len(self.topics) == 2)
-        return {"argument": argument, "topics": self.topics}
+        return {"argument": argument.model_dump(), "topics": self.topics}
 
     @workflow.signal
     def hint(self, hint: Hint) -> None:

@@ -1,5 +1,6 @@
 """A real PostgreSQL for the tests below: one server for the session, empty tables for each test."""
 
+import asyncio
 import importlib.util
 import os
 import pwd
@@ -113,7 +114,10 @@ async def pool(postgres: Postgres, schema: None) -> AsyncIterator[asyncpg.Pool]:
     pool = await open_pool(postgres.url)
     await pool.execute("TRUNCATE webhook_deliveries, items, tasks, pushed_shas RESTART IDENTITY")
     yield pool
-    await pool.close()
+    try:
+        await asyncio.wait_for(pool.close(), 5)
+    except TimeoutError:  # a failing test may leave a listener behind
+        pool.terminate()
 
 
 @pytest.fixture

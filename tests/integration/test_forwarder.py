@@ -17,8 +17,8 @@ from temporalio.worker import Worker
 
 from api import forwarder as forwarder_module
 from api.forwarder import ATTEMPTS, Forwarder
-from api.inbox import Inbox, Source
-from api.naming import Naming
+from api.inbox import Delivery, Inbox, Source
+from api.naming import Ignored, Naming, Wake
 from api.signalling import Tasks, TemporalDownError
 from tests.fake_temporal import FakeTemporal, rpc_error
 from tests.recorded import recorded
@@ -28,6 +28,7 @@ from workflows.model import Repository
 from workflows.names import SHARED_QUEUE
 from workflows.plugin import data_converter, orch_plugin
 from workflows.projects import OrchConfig, ProjectConfig
+from workflows.state import TaskInput
 
 PROJECT = "486a6d94-3d3f-477a-9f3d-e37fd22a196d"
 ITEM = "5f0f2044-5dba-4cc8-b5dd-8a7ca85bcf3e"
@@ -106,7 +107,11 @@ async def test_an_item_in_progress_starts_its_task(
     await store(inbox, IN_PROGRESS)
     assert await forwarder.forward_batch() == 1
     (start,) = temporal.starts
-    assert (start["workflow"], start["arg"], start["id"]) == ("TaskWorkflow", {"key": "PAY-1"}, WORKFLOW)
+    assert (start["workflow"], start["arg"], start["id"]) == (
+        "TaskWorkflow",
+        TaskInput(key="PAY-1"),
+        WORKFLOW,
+    )
     assert start["task_queue"] == SHARED_QUEUE
     assert start["id_conflict_policy"] is WorkflowIDConflictPolicy.USE_EXISTING
     assert start["id_reuse_policy"] is WorkflowIDReusePolicy.ALLOW_DUPLICATE
@@ -370,6 +375,7 @@ async def test_while_temporal_is_down_rows_wait(
             await forwarder.forward_batch()
         ((status, reason, _),) = await rows(pool)
         assert (status, reason.startswith("Temporal is down")) == ("new", True)
+        assert await pool.fetchval("SELECT attempts FROM webhook_deliveries") == 0
         assert await forwarder.forward_batch() == 0
         await make_due(pool)
     temporal.error = lambda _: None
@@ -423,6 +429,24 @@ async def test_a_row_that_always_fails_dies_with_a_reason(
     assert (bad[0], good[0]) == ("dead", "forwarded")
     assert bad[1].startswith(f"can not be forwarded: {type(error).__name__}")
     assert await forwarder.forward_batch() == 0
+
+
+async def test_values_that_postgresql_refuses_stop_no_other_row(
+    forwarder: Forwarder, inbox: Inbox, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row whose values can not be used in a query waits on its own; that is not taken for an outage."""
+    naming = Naming.wakes
+
+    async def refuse(self: Naming, delivery: Delivery) -> list[Wake] | Ignored:
+        if delivery.source is Source.GITEA:
+            raise asyncpg.CharacterNotInRepertoireError("invalid byte sequence")
+        return await naming(self, delivery)
+
+    monkeypatch.setattr(Naming, "wakes", refuse)
+    await store(inbox, "gitea/webhook_push_update.json")
+    await store(inbox, IN_PROGRESS)
+    assert await forwarder.forward_batch() == 2
+    assert [row[0] for row in await rows(pool)] == ["new", "forwarded"]
 
 
 async def test_a_crash_between_signal_and_settling_repeats_the_signal(
@@ -550,7 +574,7 @@ async def test_a_real_server_starts_and_signals_the_task(inbox: Inbox, pool: asy
         assert await forwarder.forward_batch() == 2
         async with Worker(environment.client, task_queue=SHARED_QUEUE, workflows=[TinyTask]):
             result = await environment.client.get_workflow_handle(WORKFLOW).result()
-    assert result == {"argument": {"key": "PAY-1"}, "topics": ["item", "branch"]}
+    assert result == {"argument": {"key": "PAY-1", "state": None}, "topics": ["item", "branch"]}
     assert await rows(pool) == [
         ("forwarded", "", "PAY-1"),
         ("forwarded", "", "PAY-1"),

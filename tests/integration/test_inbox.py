@@ -128,9 +128,12 @@ async def test_a_lost_lease_settles_nothing(inbox: Inbox, pool: asyncpg.Pool) ->
     late = await claim_one(inbox)
     await expire_leases(pool)
     holder = await claim_one(inbox)
+    held = "SELECT status, reason, attempts, leased_until FROM webhook_deliveries"
+    before = await pool.fetchrow(held)
     await inbox.settle(ended(late, Status.DEAD, "too late"))
+    assert await pool.fetchrow(held) == before
     await inbox.retry_later(late, timedelta(hours=1), "too late", attempts=9)
-    assert await inbox.claim(10, LEASE) == []
+    assert await pool.fetchrow(held) == before
     await inbox.settle(ended(holder))
     row = await pool.fetchrow("SELECT status, reason, task FROM webhook_deliveries")
     assert tuple(row or ()) == ("forwarded", "", "DEMO-1")

@@ -375,6 +375,18 @@ async def test_a_postgresql_that_hangs_is_answered_in_time(api: Api, pool: async
     assert await api.gitea() == 202
 
 
+async def test_storing_as_a_whole_is_bounded(api: Api, monkeypatch: pytest.MonkeyPatch, inbox: Inbox) -> None:
+    """However its parts are delayed, storing is given up in time and answered 503."""
+
+    async def hang(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(app_module, "STORE_SECONDS", 0.1)
+    monkeypatch.setattr(Inbox, "receive", hang)
+    async with asyncio.timeout(5):
+        assert await api.gitea() == 503
+
+
 async def test_an_unreachable_postgresql_is_answered_in_time() -> None:
     """A server that takes connections and says nothing is given up within five seconds and answered 503."""
 

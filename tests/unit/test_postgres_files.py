@@ -49,7 +49,7 @@ def test_programs_behind_a_closed_folder_are_copied_and_work(tmp_path: Path, ope
     assert postgres_files.binaries(account, closed, elsewhere) == programs
     assert (programs / "postgres").stat().st_ino == inode
     cluster = Cluster(open_folder / "data", programs, account, port=1, password="secret")
-    cluster.initialise()
+    cluster.initialise({})
     assert (open_folder / "data" / "PG_VERSION").read_text().strip() == "18"
     assert (open_folder / "data").stat().st_uid == account.uid
     assert not (open_folder / "password.new").exists()
@@ -112,12 +112,12 @@ def test_cut_short_initialisation_is_begun_again(open_folder: Path) -> None:
     account = server_account()
     programs = postgres_files.binaries(account, postgres_files.package_folder())
     cluster = Cluster(open_folder / "data", programs, account, port=1, password="secret")
-    cluster.initialise()
+    cluster.initialise({})
     assert sorted(path.name for path in open_folder.iterdir()) == ["data"]
-    cluster.initialise()
+    cluster.initialise({})
     (open_folder / "data" / "PG_VERSION").write_text("17\n")
     with pytest.raises(StackError, match=r"was made by PostgreSQL 17, installed is 18"):
-        cluster.initialise()
+        cluster.initialise({})
     method = subprocess.run(
         ["grep", "-vE", "^#|^$", str(open_folder / "data" / "pg_hba.conf")],
         capture_output=True,
