@@ -33,6 +33,7 @@ from activities.mirrors import Mirrors
 from activities.notifications import Sender
 from activities.projects import Projects
 from activities.pull_requests import PullRequests
+from activities.resolving import Resolving
 from activities.runners.base import Runner
 from activities.runners.isolation import Isolation
 from activities.runners.scripted import ScriptedRunner
@@ -44,6 +45,7 @@ from workflows.environment import EnvironmentWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.plugin import orch_plugin
 from workflows.projects import OrchConfig
+from workflows.resolve import ResolveWorkflow
 from workflows.task import TaskWorkflow
 
 log = structlog.get_logger("worker")
@@ -69,6 +71,7 @@ class Parts:
     deployments: Deployments
     leases: Leases
     ledger: Ledger
+    resolving: Resolving
     sender: Sender | None
 
 
@@ -108,6 +111,7 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             deployments=Deployments(mirrors, isolation, store, settings),
             leases=Leases(client, store),
             ledger=Ledger(store),
+            resolving=Resolving(client, forge, store),
             sender=_sender(session, settings, store),
         )
 
@@ -128,6 +132,8 @@ def workers(parts: Parts) -> list[Worker]:
         parts.leases.inspect_holder,
         parts.ledger.record_progress,
         parts.ledger.record_act,
+        parts.resolving.resolve_delivery,
+        parts.resolving.settle_row,
     ]
     plane: list[Callable[..., Any]] = [
         parts.items.begin_generation,
@@ -153,7 +159,7 @@ def workers(parts: Parts) -> list[Worker]:
             parts.client,
             names.SHARED_QUEUE,
             shared,
-            workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow],
+            workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow, ResolveWorkflow],
             # A worker killed hard keeps its cached workflows reserved this long.
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
         ),

@@ -17,6 +17,7 @@ from api.webhooks.reading import Headers
 MAX_BODY = 1 << 20
 BODY_SECONDS = 10.0
 STORE_SECONDS = 4.0
+GAP_SECONDS = 0.5
 PROBE_SECONDS = 3.0
 DROP_SECONDS = 600.0
 """So long Plane is made to try again. Six failed tries in up to 50 minutes would switch its webhook off."""
@@ -72,16 +73,17 @@ class Outage:
         """Note that a delivery could not be stored; for how many seconds storing has been failing."""
         if self._since is None:
             self._since = now
-        self._refused.setdefault(source, now)
+        self.refused(source, now)
         return now - self._since
 
-    def gaps(self, now: float) -> dict[Source, float]:
-        """Whose deliveries were refused, and how many seconds ago that began, as far as it is not noted."""
-        return {source: now - since for source, since in self._refused.items()}
+    def refused(self, source: Source, since: float) -> None:
+        """Remember from when on a sender's deliveries were refused."""
+        self._refused[source] = min(since, self._refused.get(source, since))
 
-    def noted(self, source: Source) -> None:
-        """Forget a sender's gap: it is on record."""
-        self._refused.pop(source, None)
+    def take_refused(self) -> dict[Source, float]:
+        """Hand out whose deliveries were refused since when; whoever takes it records it."""
+        refused, self._refused = self._refused, {}
+        return refused
 
     def over(self) -> None:
         """Note that something was stored."""
@@ -222,16 +224,17 @@ async def _note_gaps(app: web.Application) -> None:
 
     It must not cost the delivery at hand: what can not be marked now is marked with the next delivery.
     """
-    outage = app[OUTAGE]
-    for source, seconds in outage.gaps(app[CLOCK]()).items():
+    refused = app[OUTAGE].take_refused()
+    for source, since in refused.items():
+        seconds = app[CLOCK]() - since
         try:
-            async with asyncio.timeout(STORE_SECONDS):
+            async with asyncio.timeout(GAP_SECONDS):
                 await app[INBOX].note_gap(source, seconds)
         except STORE_DOWN as error:
+            app[OUTAGE].refused(source, since)
             log.warning("gap not recorded yet", source=source.value, cause=type(error).__name__)
-            return
-        outage.noted(source)
-        log.warning("deliveries were refused during an outage", source=source.value, seconds=round(seconds, 1))
+        else:
+            log.warning("deliveries were refused during an outage", source=source.value, seconds=round(seconds, 1))
 
 
 def _refuse(door: Door, status: int, reason: str) -> web.Response:

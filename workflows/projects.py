@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from workflows.model import Frozen, ItemState, Repository
 
-
 PlaneId = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)]
 """A UUID of Plane as Plane writes it. People may write it in capitals: that is the same UUID."""
 

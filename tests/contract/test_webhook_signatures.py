@@ -215,9 +215,9 @@ def test_a_shelved_item_says_so(field: str) -> None:
     assert (shelved.shelved, kept.shelved) == (True, False)
 
 
-def branch(what: str, name: str = "task/PAY-1-retry") -> BranchEvent:
+def branch(what: str, name: str = "task/PAY-1-retry", sha: str = "") -> BranchEvent:
     """An event of the recorded branch."""
-    return BranchEvent(subject=Subject.BRANCH, repo="acme/payments", branch=name, what=what)
+    return BranchEvent(subject=Subject.BRANCH, repo="acme/payments", branch=name, sha=sha, what=what)
 
 
 def pull_request(action: str) -> BranchEvent:
