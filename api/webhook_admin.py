@@ -53,7 +53,8 @@ _MATCHES = """
 async def list_rows(connection: Connection, wanted: Filter, limit: int = MANY) -> list[Row]:
     """The newest deliveries that match, newest first, without their bodies."""
     query = (
-        f"SELECT {_SUMMARY} FROM webhook_deliveries WHERE {_MATCHES} ORDER BY last_received_at DESC, id DESC LIMIT $5"  # noqa: S608 - constants
+        f"SELECT {_SUMMARY} FROM webhook_deliveries WHERE {_MATCHES} "  # noqa: S608 - constants
+        "ORDER BY last_received_at DESC, id DESC LIMIT $5"
     )
     return [dict(row) for row in await connection.fetch(query, *_values(wanted), limit)]
 

@@ -26,6 +26,7 @@ USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, CONFIG = 2, 3, 6, 7, 78
 """Exit codes, as everywhere in `orch`."""
 
 CONNECT_SECONDS = 5.0
+LAST_ROW = (1 << 63) - 1
 _AGE = re.compile(r"(?P<n>[1-9][0-9]{0,5})(?P<unit>[smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -33,6 +34,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 StatusName = Annotated[str | None, typer.Option("--status", help="new, forwarded, ignored or dead.")]
 SourceName = Annotated[str | None, typer.Option("--source", help="plane or gitea.")]
 Since = Annotated[str | None, typer.Option("--since", help="Received no longer ago than this: 30m, 12h, 7d.")]
+RowNumber = Annotated[int, typer.Argument(min=1, max=LAST_ROW, help="The delivery's number, from `list`.")]
+RowNumbers = Annotated[list[int] | None, typer.Argument(min=1, max=LAST_ROW, help="The deliveries' numbers.")]
 TaskKey = Annotated[str | None, typer.Option("--task", help="Only what woke this task, such as DEMO-1.")]
 
 
@@ -65,9 +68,7 @@ def list_(
 
 
 @app.command()
-def show(
-    row: Annotated[int, typer.Argument(help="The delivery's number, from `list`.")], *, as_json: Json = False
-) -> None:
+def show(row: RowNumber, *, as_json: Json = False) -> None:
     """Show one delivery whole: what became of it, its headers and its body."""
     from api import webhook_admin
 
@@ -87,7 +88,7 @@ def show(
 
 @app.command()
 def replay(
-    rows: Annotated[list[int] | None, typer.Argument(help="The deliveries' numbers.")] = None,
+    rows: RowNumbers = None,
     *,
     dead: Annotated[bool, typer.Option("--dead", help="Every dead delivery.")] = False,
     source: SourceName = None,
@@ -153,7 +154,10 @@ def _ask(work: Callable[["Connection"], Coroutine[Any, Any, T]], *, as_json: boo
 
     @contextlib.asynccontextmanager
     async def connected() -> AsyncIterator["Connection"]:
-        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=30)
+        try:
+            connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=30)
+        except ValueError:  # not passed on: it may quote the password
+            _fail(CONFIG, "ORCH_DATABASE_URL is not an address of PostgreSQL", "", as_json=as_json)
         try:
             yield connection
         finally:
@@ -168,8 +172,6 @@ def _ask(work: Callable[["Connection"], Coroutine[Any, Any, T]], *, as_json: boo
         return asyncio.run(ask())
     except asyncpg.UndefinedTableError as error:
         _fail(CONFIG, f"the database is not migrated: {error}", "start Orch on it once", as_json=as_json)
-    except ValueError:  # not passed on: it may quote the password
-        _fail(CONFIG, "ORCH_DATABASE_URL is not an address of PostgreSQL", "", as_json=as_json)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _fail(UNREACHABLE, f"PostgreSQL cannot be asked: {str(error) or type(error).__name__}", "", as_json=as_json)
 
@@ -202,7 +204,9 @@ def _document(value: object) -> None:
             return str(part)
         raise TypeError(f"{type(part).__name__} has no JSON form")
 
-    sys.stdout.write(json.dumps(value, default=plain, ensure_ascii=False) + "\n")
+    text = json.dumps(value, default=plain, ensure_ascii=False)
+    # Half a surrogate pair, which JSON of a sender may hold, stays the escape it was.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def _clean(line: str) -> str:
