@@ -34,7 +34,7 @@ class Breaker:
                 text = (
                     f"{task} was woken {wakes} times within an hour by webhooks; more than {self.limit} are not "
                     "passed on. Something may answer Orch's own writes. The rest waits: "
-                    f"orch webhooks list --task {task}"
+                    "orch webhooks list --status new"
                 )
                 if await connection.fetchval(_TELL, task, text) is not None:
                     log.warning("loop breaker: wakes of a task wait", task=task, wakes=wakes, limit=self.limit)
