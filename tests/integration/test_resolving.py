@@ -1,4 +1,4 @@
-"""Deliveries that own tables cannot name: a real Temporal and PostgreSQL, Gitea as a tiny server of recorded answers."""
+"""Deliveries that own tables cannot name: a real Temporal and PostgreSQL, Gitea as a tiny recorded server."""
 
 import copy
 import shutil
@@ -11,6 +11,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
@@ -20,10 +21,11 @@ from activities.forge import Forge
 from activities.interceptor import WorkerInterceptor
 from activities.resolving import Resolving
 from api.inbox import Inbox, Settlement, Status
+from api.signalling import TemporalDownError
 from tests.contract.rest_replay import Answer, Server, client, serve
-from tests.fake_temporal import FakeTemporal
+from tests.fake_temporal import FakeTemporal, rpc_error
 from tests.integration.conftest import Postgres
-from tests.integration.test_forwarder import make_forwarder, open_task, push, rows, store
+from tests.integration.test_forwarder import make_due, make_forwarder, open_task, push, rows, store
 from tests.recorded import recorded
 from tests.tiny_task import TinyTask
 from workflows.hints import Hint, Source, Topic
@@ -86,7 +88,7 @@ class World:
         """Gitea has one open pull request with this head."""
         answer = copy.deepcopy(recorded("gitea/rest_pulls_list.json"))
         answer["body"][0]["head"] |= {"sha": sha, "ref": branch}
-        self.gitea.on("GET", PULLS, Answer(200, answer["body"][:1]))
+        self.gitea.on("GET", PULLS, Answer(200, answer["body"][:1], {"X-Total-Count": "1"}))
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +250,21 @@ async def test_the_end_of_resolving_stands_whoever_writes_first(
     await deliveries.settle(row.id, row.times_received, "ignored", "too late", "")
     assert (await rows(pool))[0][0] == "new"
     await activities_pool.close()
+
+
+async def test_while_temporal_is_down_a_row_waits_to_be_handed_over(inbox: Inbox, pool: asyncpg.Pool) -> None:
+    """A row that needs resolving stays new, without counting attempts, until Temporal takes it."""
+    temporal = FakeTemporal(error=lambda _: rpc_error(RPCStatusCode.UNAVAILABLE))
+    forwarder = make_forwarder(pool, temporal.client)
+    await open_task(pool)
+    await store(inbox, STATUS)
+    with pytest.raises(TemporalDownError):
+        await forwarder.forward_batch()
+    assert (await rows(pool))[0][:2] == ("new", "Temporal is down: made up")
+    assert await pool.fetchval("SELECT attempts FROM webhook_deliveries") == 0
+    temporal.error = lambda _: None
+    await make_due(pool)
+    await forwarder.forward_batch()
+    assert await rows(pool) == [("forwarded", "handed to resolve/gitea/1", None)]
+    ((workflow_id, asked),) = temporal.resolving
+    assert (workflow_id, asked.row, asked.sha[:10], asked.hint.topic) == ("resolve/gitea/1", 1, "9ab6cc1b9a", Topic.CI)
