@@ -33,6 +33,7 @@ from activities.mirrors import Mirrors
 from activities.notifications import Sender
 from activities.projects import Projects
 from activities.pull_requests import PullRequests
+from activities.reconcile import Reconcile, ensure_schedules
 from activities.resolving import Resolving
 from activities.runners.base import Runner
 from activities.runners.isolation import Isolation
@@ -45,6 +46,7 @@ from workflows.environment import EnvironmentWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.plugin import orch_plugin
 from workflows.projects import OrchConfig
+from workflows.reconcile import ReconcileWorkflow
 from workflows.resolve import ResolveWorkflow
 from workflows.task import TaskWorkflow
 
@@ -71,6 +73,7 @@ class Parts:
     deployments: Deployments
     leases: Leases
     ledger: Ledger
+    reconcile: Reconcile
     resolving: Resolving
     sender: Sender | None
 
@@ -111,6 +114,7 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             deployments=Deployments(mirrors, isolation, store, settings),
             leases=Leases(client, store),
             ledger=Ledger(store),
+            reconcile=Reconcile(plane, client, store, projects, settings),
             resolving=Resolving(client, forge, store),
             sender=_sender(session, settings, store),
         )
@@ -144,6 +148,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.items.move_item,
         parts.situations.read_situation,
         parts.gates.evaluate_gate,
+        parts.reconcile.reconcile_project,
     ]
     work: list[Callable[..., Any]] = [
         parts.workspaces.prepare_workspace,
@@ -159,7 +164,7 @@ def workers(parts: Parts) -> list[Worker]:
             parts.client,
             names.SHARED_QUEUE,
             shared,
-            workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow, ResolveWorkflow],
+            workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow, ReconcileWorkflow, ResolveWorkflow],
             # A worker killed hard keeps its cached workflows reserved this long.
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
         ),
@@ -213,14 +218,21 @@ async def serve(settings: WorkerSettings, config: OrchConfig, stop: asyncio.Even
     connect.setdefault("namespace", names.NAMESPACE)
     client = await Client.connect(**connect, plugins=[orch_plugin()])
     async with assemble(settings, config, client) as parts, contextlib.AsyncExitStack() as running:
-        for worker in workers(parts):
+        ours = workers(parts)
+        for worker in ours:
             await running.enter_async_context(worker)
+        await ensure_schedules(client, config, timedelta(seconds=settings.reconcile_interval))
         sender = asyncio.create_task(parts.sender.run()) if parts.sender else None
         log.info("worker_ready", host=settings.host_name, agent_slots=settings.agent_slots)
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        # The sender never ends by itself: if it does, the process ends with its error and is started again.
+        await asyncio.wait({stopping, *([sender] if sender else [])}, return_when=asyncio.FIRST_COMPLETED)
         log.info("worker_draining", up_to_seconds=DRAIN.total_seconds())
-        if sender:
-            sender.cancel()
+        # All at once: a queue still polled while another one drains would be given work that it then drops,
+        # and a dropped activity is missed only when its heartbeat is.
+        await asyncio.gather(*(worker.shutdown() for worker in ours))
+        if sender and not sender.cancel():
+            sender.result()
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Agent runs: supervise one process to its end, read its verdict, keep its cost."""
 
+import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,12 +14,13 @@ from temporalio.exceptions import ApplicationError
 from activities.adapters.locks import WorkspaceLock
 from activities.adapters.process import ProcessResult, run
 from activities.adapters.process_tree import kill_run
-from activities.adapters.store import Store
+from activities.adapters.store import Store, outlast
 from activities.fencing import Fence
 from activities.runners.base import Job, Reading, Runner
 from activities.runners.isolation import Isolation
 from activities.settings import WorkerSettings
 from workflows.contracts.workspaces import RunAgent
+from workflows.model import Usage
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict
 
 VERDICT_LIMIT = 64 * 1024
@@ -37,6 +40,7 @@ class Agents:
         self._isolation = isolation
         self._store = store
         self._host = settings.host_name
+        self._home = settings.home
 
     @activity.defn
     async def run_agent(self, arg: RunAgent) -> AgentRun:
@@ -46,21 +50,49 @@ class Agents:
             known = ", ".join(sorted(self._runners))
             raise ApplicationError(f"no runner named {arg.runner!r}; this worker has: {known}", non_retryable=True)
         fence = await Fence.take(self._store, arg.ref)
+        if (written := await self._written_down(arg)) is not None:
+            return written
         workspace = Path(arg.workspace.path)
-        run_id = f"{arg.ref.intent('agent')}/{arg.nonce}"
+        run_id = f"{self._home}/{arg.ref.intent('agent')}/{arg.nonce}"
         await kill_run(run_id)
         async with WorkspaceLock(
             workspace.parent / f"{workspace.name}.lock",
             run_id,
         ) as lock:
             await fence.check()
+            await asyncio.to_thread(remove_git_locks, workspace)
             await self._note_start(arg, fence.attempt)
             job = _job(arg, workspace)
             result, seconds = await self._supervise(runner, job, run_id, lock)
             outcome = _outcome(arg, runner, runner.read(job, result), job, seconds)
-        await fence.check()
-        await self._note_end(outcome, fence.attempt)
+        # The run is paid for: a database that is away for a moment must not make it happen again.
+        await outlast(fence.check)
+        await outlast(lambda: self._note_end(outcome, fence.attempt))
         return outcome
+
+    async def _written_down(self, arg: RunAgent) -> AgentRun | None:
+        """What an earlier attempt wrote down before its answer was lost: a run is paid for once."""
+        ref = arg.ref
+        row = await self._store.runs.passed((ref.key, ref.generation, ref.stage, ref.round), arg.nonce)
+        if row is None:
+            return None
+        return AgentRun(
+            binding=Binding(ref=ref, head_sha=arg.workspace.head_sha, nonce=arg.nonce),
+            runner=row["runner"],
+            session_id=row["session_id"],
+            outcome=RunOutcome.OK,
+            verdict=Verdict.model_validate(row["verdict"]),
+            reason=row["reason"],
+            usage=Usage(
+                input=row["input_tokens"],
+                cache_read=row["cache_read_tokens"],
+                cache_creation=row["cache_creation_tokens"],
+                output=row["output_tokens"],
+            ),
+            cost_usd=None if row["cost_usd"] is None else float(row["cost_usd"]),
+            cost_source=row["cost_source"],
+            seconds=(row["ended_at"] - row["started_at"]).total_seconds(),
+        )
 
     async def _supervise(
         self, runner: Runner, job: Job, run_id: str, lock: WorkspaceLock
@@ -170,6 +202,23 @@ def _outcome(arg: RunAgent, runner: Runner, reading: Reading, job: Job, seconds:
         cost_source=reading.cost_source,
         seconds=seconds,
     )
+
+
+def remove_git_locks(workspace: Path) -> None:
+    """Remove the locks of a git that was killed with its agent, or no later one could commit.
+
+    The caller holds the workspace, so no living git holds them. Links are not followed.
+    """
+    with contextlib.suppress(OSError):
+        folder = os.open(workspace / ".git", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for here, _, names, where in os.fwalk(".", dir_fd=folder):
+                # Objects are many, and git locks none of them.
+                for name in names if not here.startswith("./objects") else ():
+                    if name.endswith(".lock"):
+                        os.unlink(name, dir_fd=where)
+        finally:
+            os.close(folder)
 
 
 def read_verdict(path: Path) -> str:

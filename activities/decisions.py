@@ -10,9 +10,6 @@ from activities.plane_states import PlaneStates, after
 from workflows.model import Item, ItemState, TaskRef
 from workflows.projects import ProjectConfig
 
-ASK_EFFECT = "ask-state"
-"""The effect name of the move to awaiting approval; its intent marks where answers begin to count."""
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -47,11 +44,11 @@ class Decisions:
         self._plane = plane
         self._store = store
 
-    async def read(self, ref: TaskRef, item: Item, project: ProjectConfig, digest: str) -> Answers:
+    async def read(self, ref: TaskRef, ask_effect: str, item: Item, project: ProjectConfig, digest: str) -> Answers:
         """The earliest decision on exactly this digest, asked for in exactly this round."""
         states = await PlaneStates.read(self._plane, project)
         changes = await self._plane.state_changes(item.project_id, item.id)
-        intent = await self._store.effects.find(ref.intent(ASK_EFFECT))
+        intent = await self._store.effects.find(ref.intent(ask_effect))
         # What was there before the intent answers an older question.
         fresh = after(changes, str(intent.detail["after"])) if intent else ()
         answers = since_asked(fresh, states.id_of(ItemState.AWAITING_APPROVAL), project.bots)

@@ -9,6 +9,7 @@ from temporalio import activity
 
 from activities.adapters.git import Mirror, checkout_clean
 from activities.adapters.process import ProcessResult, run
+from activities.adapters.process_tree import kill_run
 from activities.adapters.store import Store
 from activities.fencing import Fence
 from activities.mirrors import Mirrors
@@ -37,6 +38,8 @@ class Deployments:
         fence = await Fence.take(self._store, arg.ref)
         if not await self._store.landings.holds(arg.lease.queue, arg.lease.epoch):
             return _failed("the deploy lease was taken back before the command was run")
+        # A command whose worker was killed must not go on beside ours, nor change what the probe says.
+        await kill_run(self._run_id(arg))
         mirror = await self._mirrors.fetched(arg.repository)
         folder = self._root / arg.ref.key / f"s{arg.ref.step}"
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -116,8 +119,12 @@ class Deployments:
             cwd=checkout,
             env=cage.env,
             timeout=limit,
-            run_id=arg.ref.intent(f"deploy-{arg.environment}"),
+            run_id=self._run_id(arg),
         )
+
+    def _run_id(self, arg: contract.Deploy) -> str:
+        """Begins with our home: another stack on this machine may have a task of the same name."""
+        return f"{self._root.parent}/{arg.ref.intent(f'deploy-{arg.environment}')}"
 
 
 def _failed(reason: str, output: str = "") -> contract.Deployed:

@@ -83,7 +83,7 @@ class Gates:
         spec = await self._forge.client(arg.project.repository).get_file(arg.artifact_path, arg.branch)
         if spec is None or decision_digest(arg.ref, spec) != arg.digest:
             return _red(arg, f"{arg.artifact_path} changed after the decision was asked for", "spec changed")
-        answers = await self._decisions.read(arg.ref, arg.item, project, arg.digest)
+        answers = await self._decisions.read(arg.ref, arg.ask_effect, arg.item, project, arg.digest)
         decision = answers.decision
         if decision is None:
             names = project.states

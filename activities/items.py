@@ -7,7 +7,7 @@ from activities.adapters.plane import PlaneClient
 from activities.adapters.plane_models import Item as PlaneItem
 from activities.adapters.plane_models import StateChange
 from activities.adapters.store import GenerationRow, Store
-from activities.decisions import ASK_EFFECT, Answers, Decisions
+from activities.decisions import Answers, Decisions
 from activities.fencing import Fence
 from activities.forge import Forge
 from activities.markup import inline, to_html
@@ -109,15 +109,16 @@ class Items:
             f"**{inline(names.rejected)}**, or run "
             f"`orch task approve {arg.ref.key} --digest {arg.digest}`."
         )
-        await self._comment(fence, arg.item, "ask-comment", to_html(text))
-        await self._write_state(fence, arg.item, ASK_EFFECT, ItemState.AWAITING_APPROVAL)
+        await self._comment(fence, arg.item, f"{arg.effect}-comment", to_html(text))
+        await self._write_state(fence, arg.item, arg.effect, ItemState.AWAITING_APPROVAL)
         return Done()
 
     @activity.defn
     async def settle_decision(self, arg: contract.SettleDecision) -> Done:
         """Say which answer counted and which came too late, then move the item back to work."""
         fence = await Fence.take(self._store, arg.ref)
-        answers = await self._decisions.read(arg.ref, arg.item, self._projects.of(arg.ref.key), arg.digest)
+        project = self._projects.of(arg.ref.key)
+        answers = await self._decisions.read(arg.ref, arg.ask_effect, arg.item, project, arg.digest)
         await self._comment(fence, arg.item, "decision-comment", to_html(_told(arg.digest, answers)))
         await self._write_state(fence, arg.item, "back-to-work", ItemState.IN_PROGRESS)
         return Done()

@@ -15,7 +15,7 @@ _LIMIT = 20_000
 
 
 def to_html(markdown: str) -> str:
-    """Render untrusted Markdown; raw HTML in it is shown as text, images become nothing."""
+    """Render untrusted Markdown; raw HTML in it is shown as text, an image becomes a link at most."""
     calm = _MENTION.sub("@\u200b", markdown[:_LIMIT])
     rendered = MarkdownIt("commonmark", {"html": False, "linkify": False}).disable("image").render(calm)
     return nh3.clean(

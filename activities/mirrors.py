@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from activities.adapters.errors import GitError
 from activities.adapters.git import GitAuth, Mirror
 from activities.settings import WorkerSettings
 from workflows.model import Repository
@@ -25,7 +26,12 @@ class Mirrors:
             if str(repository) not in self._ready:
                 await mirror.ensure()
                 self._ready.add(str(repository))
-            await mirror.fetch()
+            try:
+                await mirror.fetch()
+            except GitError:
+                # It may be corrupt, or locked by a git that was killed: the next attempt mends it first.
+                self._ready.discard(str(repository))
+                raise
         return mirror
 
     def _mirror(self, repository: Repository) -> Mirror:

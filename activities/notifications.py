@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from activities.adapters.errors import AdapterError, RateLimited
-from activities.adapters.store import Outbox, OutboxRow
+from activities.adapters.store import DATABASE_AWAY, Outbox, OutboxRow
 from activities.adapters.telegram import TelegramClient, escape
 
 log = structlog.get_logger(__name__)
@@ -28,13 +28,22 @@ class Sender:
         while True:
             try:
                 rows = await self._outbox.claim()
-            except (TimeoutError, OSError) as error:
-                log.warning("outbox_unreachable", error=str(error))
+            except DATABASE_AWAY as error:
+                log.warning("outbox_unreachable", error=f"{type(error).__name__}: {error}")
                 rows = ()
             for row in rows:
-                await self._send(row)
+                await self._deliver(row)
             if not rows:
                 await asyncio.sleep(POLL)
+
+    async def _deliver(self, row: OutboxRow) -> None:
+        """Send one message; one that cannot be comes due again when its claim ends."""
+        try:
+            await self._send(row)
+        except DATABASE_AWAY as error:
+            log.warning("outbox_unreachable", task=row.task, error=f"{type(error).__name__}: {error}")
+        except Exception:
+            log.exception("notification_broken", task=row.task, row=row.id)
 
     async def _send(self, row: OutboxRow) -> None:
         try:

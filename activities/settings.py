@@ -46,6 +46,10 @@ class WorkerSettings(BaseSettings):
     agent_slots: int = Field(default=2, ge=1)
     isolation: str = Field(default="required", pattern="^(required|preferred)$")
     """`preferred` runs agents and tests without bubblewrap where it is missing; for demos and tests."""
+    reconcile_enabled: bool = True
+    reconcile_plane_enabled: bool = True
+    reconcile_interval: float = Field(default=120, ge=1)
+    """Seconds between two passes over a project."""
     scripted_playbook: Path | None = None
     """What the `scripted` runner plays; for the demo and tests."""
     temporal_ui_url: str = ""

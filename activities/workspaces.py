@@ -12,6 +12,7 @@ from temporalio import activity
 
 from activities.adapters.git import Identity, Mirror, Pushed, StaleHead, checkout_clean, clone_for_task
 from activities.adapters.process import run
+from activities.adapters.process_tree import kill_run
 from activities.adapters.store import Store
 from activities.fencing import Fence
 from activities.mirrors import Mirrors
@@ -120,6 +121,9 @@ class Workspaces:
     async def run_tests(self, arg: contract.RunTests) -> TestRun:
         """A clean checkout that shares nothing with the mirror; the command comes from the base branch's policy."""
         await Fence.take(self._store, arg.ref)
+        # Begins with our home: another stack on this machine may have a task of the same name.
+        run_id = f"{self._root.parent}/{arg.ref.intent('tests')}/s{arg.ref.step}"
+        await kill_run(run_id)
         mirror = await self._mirrors.fetched(arg.repository)
         path = self._folder(arg.ref) / f"tests-s{arg.ref.step}"
         home = path.with_name(f"{path.name}.home")
@@ -134,7 +138,7 @@ class Workspaces:
                 cwd=path,
                 env=cage.env,
                 timeout=TEST_LIMIT,
-                run_id=arg.ref.intent(f"tests-{arg.ref.step}"),
+                run_id=run_id,
             )
         finally:
             await self._remove(path, home)

@@ -43,6 +43,17 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
+def _make(name: str) -> str:
+    secret = secrets.token_urlsafe(24)
+    # A bot's token begins with the bot's id; Telegram, and the sandbox in its place, refuse any other.
+    return f"{secrets.randbelow(9 * 10**9) + 10**9}:{secret}" if name == "ORCH_TELEGRAM_TOKEN" else secret
+
+
+def _usable(name: str, secret: str | None) -> bool:
+    """False for one that is missing, and for the Telegram tokens without a bot's id that were made once."""
+    return secret is not None and (name != "ORCH_TELEGRAM_TOKEN" or ":" in secret)
+
+
 @dataclass(frozen=True)
 class Home:
     """The folders and files of one stack."""
@@ -149,7 +160,7 @@ class Home:
                 f"{self.secrets_file} cannot be read ({error}); it holds the database's password, so restore"
                 " it, or delete the whole home folder to begin anew"
             ) from error
-        missing = {name: secrets.token_urlsafe(24) for name in SECRETS if name not in known}
+        missing = {name: _make(name) for name in SECRETS if not _usable(name, known.get(name))}
         if missing:
             known |= missing
             write_private(self.secrets_file, json.dumps(known, indent=2) + "\n")

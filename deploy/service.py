@@ -21,7 +21,7 @@ from deploy.state import ServicePhase, ServiceRecord
 _FIRST_TRIES = 3
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 15.0
-_HEALTHY_AFTER = 30.0
+_HEALTHY_AFTER = 10.0
 
 
 @dataclass(frozen=True)

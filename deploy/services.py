@@ -90,9 +90,9 @@ class Plan:
         return self._python("api", ("api",), answers(f"http://{LOOPBACK}:{self.ports['api']}/healthz"))
 
     def _worker(self) -> Service:
-        # In flight work is drained first; a second SIGTERM is not needed, what is left is ended.
         ready = self.temporal.worker_polls if "temporal" in self.names else _at_once
-        return dataclasses.replace(self._python("worker", ("worker",), ready), stop_timeout=30)
+        # It drains for 30 s (worker.DRAIN), and needs some more to end what is left.
+        return dataclasses.replace(self._python("worker", ("worker",), ready), stop_timeout=45)
 
     def _python(
         self, name: str, module_and_arguments: tuple[str, ...], ready: Callable[[datetime], Awaitable[bool]]

@@ -5,9 +5,8 @@ Leases never nest: staging is given back before the merge lease is asked for, me
 
 from datetime import timedelta
 
-from workflows import gating, leasing, steps, working
+from workflows import gating, leasing, steps
 from workflows.contracts import items, landing, leases, workspaces
-from workflows.contracts.gates import Claim
 from workflows.model import Candidate, Environment, GateOutcome, ItemState, Lease, Stage
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate
@@ -21,9 +20,9 @@ DEPLOY_LIMIT = timedelta(hours=1)
 async def deploy_staging(run: TaskRun) -> Move:
     """Stage the branch, then build and test the exact commit that will become main's tip."""
     if run.state.policy.staging:
-        staged, problem = await _stage_branch(run)
-        if not staged:
-            return _back(problem, problem)
+        elsewhere = await _stage_branch(run)
+        if elsewhere is not None:
+            return elsewhere
     lease = await leasing.acquire(run, leases.LeaseKind.MERGE)
     run.say(f"holds the merge lease, epoch {lease.epoch}")
     state = run.next_step()
@@ -60,12 +59,11 @@ async def deploy(run: TaskRun) -> Move:
         return Move(to=Stage.DEPLOY, reason=f"production: {deployed.reason}")
     run.update(deployed_sha=deployed.sha if deployed else "")
     output = deployed.output if deployed else "this project has no production command"
-    workspace = await working.prepare(run)
-    agent, problem = await working.agent(run, workspace, **{"deployment.txt": output})
-    if problem or agent.verdict is None:
-        return Move(to=Stage.DEPLOY, reason=problem or "no verdict")
-    await steps.comment(run, agent)
-    claim = Claim(outcome=agent.verdict.outcome, sha=state.landed_sha, summary=agent.verdict.summary)
+    judged = await steps.judge(run, **{"deployment.txt": output})
+    if isinstance(judged, Move):
+        return judged
+    # The deployer judges what runs; the branch's head is what landed.
+    claim = judged.model_copy(update={"sha": state.landed_sha})
     result = await gating.ask(
         run,
         lambda: gating.question(
@@ -117,19 +115,21 @@ async def finish(run: TaskRun) -> str:
 _NOT_DEPLOYED = {landing.DeployOutcome.FAILED, landing.DeployOutcome.UNKNOWN}
 
 
-async def _stage_branch(run: TaskRun) -> tuple[bool, str]:
-    state = run.state
-    deployed = await _deploy(run, Environment.STAGING, state.head_sha)
+async def _stage_branch(run: TaskRun) -> Move | None:
+    """Deploy the branch and judge what runs; where the task goes if it may not go on."""
+    deployed = await _deploy(run, Environment.STAGING, run.state.head_sha)
     assert deployed is not None
-    if deployed.outcome in _NOT_DEPLOYED:
-        return False, f"staging: {deployed.reason}\n\n{deployed.output}"
-    workspace = await working.prepare(run)
-    agent, problem = await working.agent(run, workspace, **{"deployment.txt": deployed.output})
-    if problem or agent.verdict is None:
-        return False, problem or "no verdict"
-    await steps.comment(run, agent)
-    passed = agent.verdict.outcome is VerdictOutcome.PASS
-    return passed, "" if passed else f"staging: {agent.verdict.summary}"
+    if deployed.outcome is landing.DeployOutcome.UNKNOWN:
+        # A lost result is nobody's fault, and no work of a developer finds it again.
+        await run.ask_human(f"staging: {deployed.reason}")
+        return Move(to=Stage.DEPLOY_STAGING, reason="a person said retry")
+    if deployed.outcome is landing.DeployOutcome.FAILED:
+        return _back(f"staging: {deployed.reason}", deployed.output)
+    judged = await steps.judge(run, **{"deployment.txt": deployed.output})
+    if isinstance(judged, Move):
+        return judged
+    passed = judged.outcome is VerdictOutcome.PASS
+    return None if passed else _back(f"staging: {judged.summary}", run.state.work.findings)
 
 
 async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.Deployed | None:

@@ -51,6 +51,11 @@ async def release_all(run: TaskRun) -> None:
     """Give back whatever this task holds or was granted without wanting it any more."""
     if run.state.lease is not None:
         await release(run, run.state.lease)
+    await return_unwanted(run)
+
+
+async def return_unwanted(run: TaskRun) -> None:
+    """Give back what was granted to a wish that is over: it would block others."""
     while run.unwanted:
         await _give_back(run, run.unwanted.pop())
 

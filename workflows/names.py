@@ -78,6 +78,11 @@ def resolve_workflow_id(source: str, row: int, times_received: int) -> str:
     return f"resolve/{source}/{row}{again}"
 
 
+def reconcile_workflow_id(project: str) -> str:
+    """The Schedule of a project's reconcile passes, and the prefix of each pass."""
+    return f"reconcile/{project}"
+
+
 def host_control_queue(host: str) -> str:
     """A host's slot-rich queue: pings only, so that a busy host is not taken for a dead one."""
     return f"orch-host-{host}-control"

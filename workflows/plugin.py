@@ -3,6 +3,21 @@
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter
 from temporalio.plugin import SimplePlugin
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+PLAIN_MODULES = (
+    "workflows.contracts",
+    "workflows.hints",
+    "workflows.lease_rules",
+    "workflows.model",
+    "workflows.names",
+    "workflows.projects",
+    "workflows.stages",
+    "workflows.state",
+    "workflows.verdicts",
+)
+"""Types and rules without a clock or I/O. The sandbox would build all their models anew for every run of a
+workflow, which is most of what a run costs (0.4 s); the modules that give commands stay inside it."""
 
 
 def data_converter() -> DataConverter:
@@ -15,4 +30,5 @@ def data_converter() -> DataConverter:
 
 def orch_plugin() -> SimplePlugin:
     """What every `Client.connect(plugins=[...])`, worker and replayer of Orch is given."""
-    return SimplePlugin("orch", data_converter=data_converter())
+    runner = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PLAIN_MODULES))
+    return SimplePlugin("orch", data_converter=data_converter(), workflow_runner=runner)

@@ -15,12 +15,14 @@ from workflows.model import (
     PullRequest,
     Stage,
     TaskRef,
+    TestRun,
     TimelineLine,
     Waiting,
 )
 from workflows.names import task_branch
 from workflows.projects import ProjectFacts
 from workflows.situation import PauseCause
+from workflows.verdicts import Claim
 
 TIMELINE_KEPT = 40
 """Lines a running workflow carries for its `timeline` query; the ledger keeps all of them."""
@@ -55,6 +57,8 @@ class Ask(Frozen):
     digest: str
     spec_path: str
     head_sha: str
+    effect: str
+    """The effect name of the move to awaiting approval; answers count after its intent."""
 
 
 class Counter(StrEnum):
@@ -78,6 +82,21 @@ class Paused(Frozen):
     cause: PauseCause
     reason: str
     since: datetime
+
+
+class RoundWork(Frozen):
+    """What the current round has finished, so that a pause in it costs nothing twice."""
+
+    baseline: str = ""
+    """The head before the round's work; empty where there was no branch yet."""
+    published: str = ""
+    """The head that was pushed as this round's work."""
+    digest: str = ""
+    """The decision digest of the round's artifact."""
+    asked: int = 0
+    tests: TestRun | None = None
+    claim: Claim | None = None
+    findings: str = ""
 
 
 class TaskState(Frozen):
@@ -104,6 +123,7 @@ class TaskState(Frozen):
     head_sha: str = ""
     """The task branch's head as we last pushed or accepted it; empty before the first push."""
     pull: PullRequest | None = None
+    work: RoundWork = RoundWork()
     ask: Ask | None = None
     feedback: tuple[str, ...] = ()
     """Facts for the next agent: why it is asked again."""
@@ -179,6 +199,7 @@ def entered(state: TaskState, move: Move) -> TaskState:
             "feedback": move.feedback,
             "waiting": None,
             "ask": None,
+            "work": RoundWork(),
             "entered_by": move.source,
         }
     )

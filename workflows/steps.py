@@ -7,32 +7,56 @@ from datetime import timedelta
 
 from workflows import gating, working
 from workflows.contracts import items, pull_requests, workspaces
-from workflows.contracts.gates import Claim
 from workflows.model import GateOutcome, GateResult, Stage, TestRun
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate, artifact_path
-from workflows.state import Ask, Counter, Move
+from workflows.state import Ask, Counter, Move, RoundWork
 from workflows.task_run import TaskRun
-from workflows.verdicts import AgentRun, VerdictOutcome
+from workflows.verdicts import AgentRun, Claim, VerdictOutcome
 
 TEST_LIMIT = timedelta(hours=1)
 
 
 async def analysis(run: TaskRun) -> Move:
     """The analyst writes the spec; a person decides on exactly that spec."""
-    published = await _author(run)
-    if isinstance(published, Move):
-        return published
-    artifact = published.artifact
-    assert artifact is not None
-    state = run.state
-    ask = Ask(digest=artifact.digest, spec_path=artifact.path, head_sha=published.head_sha)
+    elsewhere = await _author(run)
+    if elsewhere is not None:
+        return elsewhere
+    ask = await _ask(run)
+    decided = await gating.ask(
+        run,
+        lambda: gating.question(
+            run, Gate.SPEC_DECIDED, digest=ask.digest, artifact_path=ask.spec_path, ask_effect=ask.effect
+        ),
+        PLANE_QUEUE,
+    )
+    state = run.next_step()
+    await run.call(
+        items.settle_decision,
+        items.SettleDecision(ref=state.ref, item=state.item, digest=ask.digest, ask_effect=ask.effect),
+        queue=PLANE_QUEUE,
+        summary="tell the decision, move the item back to In Progress",
+    )
+    return _by(run, decided)
+
+
+async def _ask(run: TaskRun) -> Ask:
+    """Ask a person, anew after every pause: the item may have been moved meanwhile."""
+    work = run.state.work
+    run.update(work=work.model_copy(update={"asked": work.asked + 1}))
+    state = run.next_step()
+    ask = Ask(
+        digest=work.digest,
+        spec_path=artifact_path(state.key, run.spec) or "",
+        head_sha=work.published,
+        effect=f"ask-{state.work.asked}",
+    )
     run.update(ask=ask)
-    run.next_step()
     await run.call(
         items.ask_decision,
         items.AskDecision(
             ref=state.ref,
+            effect=ask.effect,
             item=state.item,
             digest=ask.digest,
             spec_path=ask.spec_path,
@@ -44,25 +68,14 @@ async def analysis(run: TaskRun) -> Move:
     )
     run.say(f"asked a person to decide on spec {ask.digest}", sha=ask.head_sha)
     await run.show_on_item()
-    decided = await gating.ask(
-        run,
-        lambda: gating.question(run, Gate.SPEC_DECIDED, digest=ask.digest, artifact_path=ask.spec_path),
-        PLANE_QUEUE,
-    )
-    await run.call(
-        items.settle_decision,
-        items.SettleDecision(ref=run.next_step().ref, item=state.item, digest=ask.digest),
-        queue=PLANE_QUEUE,
-        summary="tell the decision, move the item back to In Progress",
-    )
-    return _by(run, decided)
+    return ask
 
 
 async def architecture(run: TaskRun) -> Move:
     """The architect decides how, in a file with the required headings."""
-    published = await _author(run)
-    if isinstance(published, Move):
-        return published
+    elsewhere = await _author(run)
+    if elsewhere is not None:
+        return elsewhere
     path = artifact_path(run.state.key, run.spec) or ""
     result = await gating.ask(
         run, lambda: gating.question(run, Gate.DESIGN_PRESENT, artifact_path=path, headings=run.spec.headings)
@@ -72,10 +85,9 @@ async def architecture(run: TaskRun) -> Move:
 
 async def development(run: TaskRun) -> Move:
     """The developer changes the code; CI judges exactly the head."""
-    before = run.state.head_sha
-    published = await _author(run)
-    if isinstance(published, Move):
-        return published
+    elsewhere = await _author(run)
+    if elsewhere is not None:
+        return elsewhere
     state = run.next_step()
     pull = await run.call(
         pull_requests.ensure_pull_request,
@@ -91,7 +103,9 @@ async def development(run: TaskRun) -> Move:
     run.update(pull=pull)
     run.say(f"pull request #{pull.number} is open", sha=state.head_sha)
     while True:
-        result = await gating.ask(run, lambda: gating.question(run, Gate.CI_GREEN, baseline_sha=before))
+        result = await gating.ask(
+            run, lambda: gating.question(run, Gate.CI_GREEN, baseline_sha=run.state.work.baseline)
+        )
         if "head moved" not in result.failing:
             break
         # Whoever pushed helps to develop: CI judges the new head.
@@ -102,36 +116,39 @@ async def development(run: TaskRun) -> Move:
 
 async def review(run: TaskRun) -> Move:
     """The reviewer judges the head; the reviewer account says so on the pull request."""
-    claim, verdict, problem = await _judge(run)
-    if claim is None:
-        return _again(run, problem)
+    claim = await judge(run)
+    if isinstance(claim, Move):
+        return claim
     state = run.next_step()
     assert state.pull is not None
     await run.call(
         pull_requests.post_review,
         pull_requests.PostReview(
             ref=state.ref,
-            effect="review",
+            effect=f"review-{claim.sha[:10]}",
             repository=state.project.repository,
             number=state.pull.number,
             sha=claim.sha,
             approve=claim.outcome is VerdictOutcome.PASS,
-            body=_findings(verdict),
+            body=state.work.findings,
         ),
         summary=f"review: {claim.outcome}",
     )
     result = await gating.ask(run, lambda: gating.question(run, Gate.REVIEW_PASSED, claim=claim))
-    return _by(run, result, Counter.REVIEW_ROUNDS, _findings(verdict))
+    return _by(run, result, Counter.REVIEW_ROUNDS, state.work.findings)
 
 
 async def testing(run: TaskRun) -> Move:
     """We run the tests; the tester judges them and what they leave untested."""
-    tests = await run_tests(run, run.state.head_sha)
-    claim, verdict, problem = await _judge(run, **{"tests.txt": tests.tail})
-    if claim is None:
-        return _again(run, problem)
+    tests = run.state.work.tests
+    if tests is None or tests.sha != run.state.head_sha:
+        tests = await run_tests(run, run.state.head_sha)
+        run.update(work=run.state.work.model_copy(update={"tests": tests}))
+    claim = await judge(run, **{"tests.txt": tests.tail})
+    if isinstance(claim, Move):
+        return claim
     result = await gating.ask(run, lambda: gating.question(run, Gate.TESTS_PASSED, claim=claim, test_run=tests))
-    return _by(run, result, Counter.REVIEW_ROUNDS, f"{_findings(verdict)}\n\n{tests.tail}")
+    return _by(run, result, Counter.REVIEW_ROUNDS, f"{run.state.work.findings}\n\n{tests.tail}")
 
 
 async def run_tests(run: TaskRun, sha: str) -> TestRun:
@@ -157,7 +174,7 @@ async def comment(run: TaskRun, agent: AgentRun, *, artifacts: tuple[str, ...] =
         items.post_comment,
         items.PostComment(
             ref=state.ref,
-            effect="finish-comment",
+            effect=f"finish-{agent.binding.head_sha[:10]}",
             item=state.item,
             repository=state.project.repository,
             title=f"{state.stage}, round {state.round}: {verdict.outcome if verdict else agent.outcome}",
@@ -172,9 +189,12 @@ async def comment(run: TaskRun, agent: AgentRun, *, artifacts: tuple[str, ...] =
     )
 
 
-async def _author(run: TaskRun) -> workspaces.Published | Move:
-    """Let a role write on the branch; answer what was pushed, or where it leads that nothing usable was."""
+async def _author(run: TaskRun) -> Move | None:
+    """Let a role write on the branch, once a round; answer where it leads if nothing usable was pushed."""
+    if run.state.work.published:
+        return None
     path = artifact_path(run.state.key, run.spec) or ""
+    baseline = run.state.head_sha
     workspace = await working.prepare(run)
     agent, problem = await working.agent(run, workspace, path)
     verdict = agent.verdict
@@ -183,8 +203,25 @@ async def _author(run: TaskRun) -> workspaces.Published | Move:
     if verdict.outcome is not VerdictOutcome.PASS:
         await comment(run, agent)
         return _again(run, f"{verdict.outcome}: {verdict.summary}")
+    published = await _publish(run, workspace, path)
+    if published.outcome is not workspaces.Publish.PUSHED:
+        nothing = published.outcome is workspaces.Publish.NOTHING_NEW
+        spends = Counter.NO_EVIDENCE if nothing else Counter.FAILURES
+        return _again(run, f"{published.outcome}: {published.reason}", spends)
+    run.update(head_sha=published.head_sha)
+    run.say(f"pushed {published.commits} commit(s) to {run.state.branch}", sha=published.head_sha)
+    missing = _lacks(published.artifact)
+    if missing:
+        return _again(run, missing)
+    await comment(run, agent, artifacts=(path,) if path else published.changed[:5])
+    digest = published.artifact.digest if published.artifact else ""
+    run.update(work=RoundWork(baseline=baseline, published=published.head_sha, digest=digest))
+    return None
+
+
+async def _publish(run: TaskRun, workspace: workspaces.Workspace, path: str) -> workspaces.Published:
     state = run.next_step()
-    published = await run.call(
+    return await run.call(
         workspaces.publish_work,
         workspaces.PublishWork(
             ref=state.ref,
@@ -198,31 +235,24 @@ async def _author(run: TaskRun) -> workspaces.Published | Move:
         summary=f"push {state.branch}",
         limit=timedelta(minutes=10),
     )
-    if published.outcome is workspaces.Publish.NOTHING_NEW:
-        return _again(run, published.reason, Counter.NO_EVIDENCE)
-    if published.outcome is not workspaces.Publish.PUSHED:
-        return _again(run, f"{published.outcome}: {published.reason}")
-    run.update(head_sha=published.head_sha)
-    run.say(f"pushed {published.commits} commit(s) to {state.branch}", sha=published.head_sha)
-    missing = _lacks(published.artifact)
-    if missing:
-        return _again(run, missing)
-    await comment(run, agent, artifacts=(path,) if path else published.changed[:5])
-    return published
 
 
-async def _judge(run: TaskRun, **data: str) -> tuple[Claim | None, AgentRun, str]:
-    """Let a role judge the head without changing it."""
+async def judge(run: TaskRun, **data: str) -> Claim | Move:
+    """Let a role judge the head without changing it, once a round and head; answer what it claims."""
+    known = run.state.work.claim
+    if known is not None and known.sha == run.state.head_sha:
+        return known
     workspace = await working.prepare(run)
     if workspace.head_sha != run.state.head_sha:
         run.say("someone else pushed to the task branch", sha=workspace.head_sha)
         run.update(head_sha=workspace.head_sha)
     agent, problem = await working.agent(run, workspace, **data)
     if problem or agent.verdict is None:
-        return None, agent, problem or "no verdict"
+        return _again(run, problem or "no verdict")
     await comment(run, agent)
     claim = Claim(outcome=agent.verdict.outcome, sha=workspace.head_sha, summary=agent.verdict.summary)
-    return claim, agent, ""
+    run.update(work=run.state.work.model_copy(update={"claim": claim, "findings": _findings(agent)}))
+    return claim
 
 
 def _lacks(artifact: workspaces.Artifact | None) -> str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -68,18 +68,29 @@ class TaskWorkflow:
             stage, watch = asyncio.create_task(self._play()), asyncio.create_task(watching.interruption(task))
             try:
                 await workflow.wait([stage, watch], return_when=asyncio.FIRST_COMPLETED)
+                # The stage may have begun in this very moment what must be seen through.
+                await workflow.wait_condition(functools.partial(_breakable, task, stage))
             finally:
-                moved_on, interrupted = stage.done(), watch.done()
-                await _ended(stage, watch)
+                moved_on = stage.done()
+                await self._stop(stage, watch)
             if moved_on:
                 stage.result()
                 return None
-            assert interrupted
             await leasing.release_all(task)
             judgement = watch.result()
             if judgement.effect is not Effect.PAUSE:
                 return judgement
             watching.pause(task, judgement)
+
+    async def _stop(self, stage: "asyncio.Task[None]", watch: "asyncio.Task[Judgement]") -> None:
+        """Break off what still runs, and wait until it is over."""
+        self._task.stage_stops = self._task.watch_stops = True
+        for each in (stage, watch):
+            if not each.done():
+                each.cancel()
+                with contextlib.suppress(asyncio.CancelledError, ActivityError):
+                    await each
+        self._task.stage_stops = self._task.watch_stops = False
 
     async def _play(self) -> None:
         """One round of the current stage, and the way out of it."""
@@ -220,10 +231,5 @@ class TaskWorkflow:
         return self.status().why
 
 
-async def _ended(*tasks: "asyncio.Task[Any]") -> None:
-    """Break off what still runs, and wait until it is over."""
-    for task in tasks:
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ActivityError):
-                await task
+def _breakable(run: TaskRun, stage: "asyncio.Task[None]") -> bool:
+    return stage.done() or run.interruptible

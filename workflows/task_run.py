@@ -1,5 +1,6 @@
 """One run of a task: its state, its voice, and the ways in which it waits and acts."""
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
@@ -39,6 +40,9 @@ class TaskRun:
         self.unwanted: list[Lease] = []
         self.let_go: Callable[[], Awaitable[None]] = _hold_nothing
         """Gives back every lease; nothing is held while a person is waited for."""
+        self.stage_stops = False
+        self.watch_stops = False
+        """A cancelled activity may still succeed, and then nobody hears of the cancellation: these are asked too."""
         self._shields = 0
         self._recorded = state.lines_written if state else 0
         self._shown: tuple[object, ...] = ()
@@ -103,6 +107,15 @@ class TaskRun:
     def interruptible(self) -> bool:
         """Whether the stage may be broken off now."""
         return self._shields == 0
+
+    def stop_if_told(self) -> None:
+        """End the stage here if it is being broken off.
+
+        Raises:
+            asyncio.CancelledError: it is.
+        """
+        if self.stage_stops and self.interruptible:
+            raise asyncio.CancelledError
 
     # -- speaking ------------------------------------------------------------------------------------------
 
@@ -187,6 +200,7 @@ class TaskRun:
         """
         looks, since = 0, workflow.now()
         while True:
+            self.stop_if_told()
             try:
                 with self.shielded() if shield else contextlib.nullcontext():
                     return await call(contract, arg, summary=summary, queue=queue, limit=limit)
@@ -236,9 +250,10 @@ class TaskRun:
         """Wait until something may have changed or the next check is due; say what woke us."""
         self.update(waiting=waiting)
         await self.record(announce)
+        self.stop_if_told()
         try:
             await workflow.wait_condition(
-                lambda: bool(self.pending or self._answers() or self.granted),
+                lambda: bool(self.pending or self._answers() or self.granted or self.stage_stops),
                 timeout=max(waiting.next_check - workflow.now(), timedelta(0)),
                 timeout_summary=f"{waiting.on}: {waiting.reason}"[:200],
             )

@@ -79,6 +79,14 @@ class AgentRun(Frozen):
     seconds: float = 0.0
 
 
+class Claim(Frozen):
+    """An accepted verdict: what was claimed, of which commit."""
+
+    outcome: VerdictOutcome
+    sha: str
+    summary: str = ""
+
+
 def refusal(run: AgentRun, expected: Binding) -> str | None:
     """Why this run's verdict may not be used, or None if it may.
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 
+from workflows import leasing
 from workflows.calls import call
 from workflows.contracts import items
 from workflows.hints import Source, Topic
@@ -25,6 +26,7 @@ async def interruption(run: TaskRun) -> Judgement:
     looks = 0
     while True:
         looks = looks + 1 if await _nothing_for(run, grace_growth(SURVEY_GRACE, looks)) else 0
+        await leasing.return_unwanted(run)
         judgement = await _commanded(run) or await _look(run)
         if judgement.effect in INTERRUPTING:
             await workflow.wait_condition(lambda: run.interruptible)

@@ -26,9 +26,9 @@ class ScriptedRunner:
         return [sys.executable, "-I", str(Path(__file__).with_name("scripted_agent.py")), *words, *files], {}
 
     def read(self, job: Job, result: ProcessResult) -> Reading:  # noqa: ARG002 - the protocol's signature
-        """The last line of output is a result in the manner of the real command lines."""
+        """The last line of standard output is a result in the manner of the real command lines."""
         try:
-            last = json.loads(result.output_tail.strip().splitlines()[-1])
+            last = json.loads(result.stdout.decode(errors="replace").strip().splitlines()[-1])
             usage = Usage.model_validate(last["usage"])
             cost = float(last["total_cost_usd"])
         except (IndexError, KeyError, TypeError, ValueError):

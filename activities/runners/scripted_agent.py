@@ -70,8 +70,10 @@ class Player:
     def _replace(self, step: dict[str, Any]) -> None:
         path = Path(self._fill(step["replace"]))
         text = path.read_text(encoding="utf-8")
-        # Playing the same step again, after a kill, finds it done.
-        path.write_text(text.replace(self._fill(step["old"]), self._fill(step["new"])), encoding="utf-8")
+        old, new = self._fill(step["old"]), self._fill(step["new"])
+        # Playing the same step again, after a kill, finds it done; `new` often contains `old`.
+        if new not in text:
+            path.write_text(text.replace(old, new), encoding="utf-8")
 
     def _commit(self, step: dict[str, Any]) -> None:
         subprocess.run(["git", "add", "-A"], check=True)

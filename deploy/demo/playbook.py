@@ -49,9 +49,7 @@ def playbook(change: list[Step]) -> dict[str, list[list[Step]]]:
                 _passed("One function changes; nothing else has to know."),
             ]
         ],
-        "developer": [
-            [*change, _usage(15_000, 84_000, 3_200, 0.118), _passed("Done as designed; the failing test passes.")]
-        ],
+        "developer": [[*change, _usage(15_000, 84_000, 3_200, 0.118), _passed("Done as designed; CI has the word.")]],
         "reviewer": [[_usage(8_000, 40_000, 700, 0.036), _passed("The change does what the spec asks, no more.")]],
         "tester": [[_usage(6_000, 18_000, 500, 0.022), _passed("All tests pass on the reviewed commit.")]],
         "deployer": [[_usage(3_000, 9_000, 300, 0.011), _passed("The environment serves the commit it was given.")]],

@@ -1,5 +1,7 @@
 """The demo's repository: a small shop with a failing test that the change makes pass."""
 
+import json
+
 POLICY = """\
 # How Orch works on this repository; read from the base branch only.
 ci = "required"
@@ -86,7 +88,8 @@ if __name__ == "__main__":
 
 def policy(production_url: str, test_command: str) -> str:
     """`.orch/pipeline.toml` for a copy of a repository that deploys to the demo's environments."""
-    quoted = test_command.replace("\\", "\\\\").replace('"', '\\"')
+    # JSON's strings are TOML's, with one exception: TOML wants DEL escaped.
+    quoted = json.dumps(test_command, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
     return POLICY.format(test=quoted, production_url=production_url)
 
 

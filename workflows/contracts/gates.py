@@ -15,7 +15,7 @@ from workflows.model import (
 )
 from workflows.projects import ProjectFacts
 from workflows.stages import Gate
-from workflows.verdicts import VerdictOutcome
+from workflows.verdicts import Claim
 
 
 class ReadPolicy(Frozen):
@@ -31,14 +31,6 @@ class PolicyReading(Frozen):
     problem: str = ""
 
 
-class Claim(Frozen):
-    """An accepted verdict: what was claimed, of which commit."""
-
-    outcome: VerdictOutcome
-    sha: str
-    summary: str = ""
-
-
 class GateQuestion(Frozen):
     """Everything a gate may need besides what it reads itself."""
 
@@ -52,6 +44,7 @@ class GateQuestion(Frozen):
     baseline_sha: str = ""
     pull: PullRequest | None = None
     digest: str = ""
+    ask_effect: str = ""
     artifact_path: str = ""
     headings: tuple[str, ...] = ()
     claim: Claim | None = None

@@ -48,6 +48,8 @@ class AskDecision(Frozen):
     """Ask a person to decide on exactly one spec."""
 
     ref: TaskRef
+    effect: str
+    """Names this asking among those of the round; a pause may make it necessary to ask again."""
     item: Item
     digest: str
     spec_path: str
@@ -61,6 +63,7 @@ class SettleDecision(Frozen):
     ref: TaskRef
     item: Item
     digest: str
+    ask_effect: str
 
 
 class ShowStatus(Frozen):

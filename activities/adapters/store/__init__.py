@@ -5,11 +5,12 @@ from activities.adapters.store.effects import Effect, Effects
 from activities.adapters.store.fences import Fences, StaleAttempt
 from activities.adapters.store.landings import DeploymentRow, LandingRow, Landings, LeaseRow
 from activities.adapters.store.outbox import Outbox, OutboxRow
-from activities.adapters.store.pool import Pool, open_pool
+from activities.adapters.store.pool import DATABASE_AWAY, Pool, open_pool, outlast
 from activities.adapters.store.runs import Runs
 from activities.adapters.store.tasks import ActRow, GenerationRow, Tasks
 
 __all__ = [
+    "DATABASE_AWAY",
     "ActRow",
     "Deliveries",
     "DeploymentRow",
@@ -28,6 +29,7 @@ __all__ = [
     "Store",
     "Tasks",
     "open_pool",
+    "outlast",
 ]
 
 

@@ -48,6 +48,30 @@ class Tasks:
         )
         return GenerationRow(**row) if row else None
 
+    async def open_tasks(self, project: str) -> frozenset[str]:
+        """The tasks of a project whose generation has not ended."""
+        rows = await self._pool.fetch("SELECT task FROM tasks WHERE project = $1 AND ended_at IS NULL", project)
+        return frozenset(row["task"] for row in rows)
+
+    async def watermark(self, project: str) -> datetime | None:
+        """Up to when a project's changes have been seen; None before the first pass."""
+        at: datetime | None = await self._pool.fetchval(
+            "SELECT changed_until FROM reconcile_watermarks WHERE project = $1", project
+        )
+        return at
+
+    async def move_watermark(self, project: str, until: datetime) -> None:
+        """Note how far a pass has come; it never goes back."""
+        await self._pool.execute(
+            """
+            INSERT INTO reconcile_watermarks (project, changed_until) VALUES ($1, $2)
+            ON CONFLICT (project) DO UPDATE
+               SET changed_until = greatest(reconcile_watermarks.changed_until, $2), passed_at = now()
+            """,
+            project,
+            until,
+        )
+
     async def open_generation(self, values: dict[str, Any]) -> None:
         """Insert a generation's row and the item it works on; a repeat changes nothing."""
         async with self._pool.acquire() as connection, connection.transaction():

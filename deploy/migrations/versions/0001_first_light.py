@@ -232,6 +232,13 @@ TABLES = (
     """,
     "CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE sent_at IS NULL",
     """
+    CREATE TABLE reconcile_watermarks (
+        project       text PRIMARY KEY,
+        changed_until timestamptz NOT NULL,
+        passed_at     timestamptz NOT NULL DEFAULT now()
+    )
+    """,
+    """
     CREATE TABLE operator_acts (
         act_id      text PRIMARY KEY,
         task        text NOT NULL,

@@ -1,0 +1,66 @@
+"""The person of the demo: what Olga sees and does, through Plane alone."""
+
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import aiohttp
+
+from api.cli.outcome import CliError, Exit
+from deploy.demo.seed import PERSON, PROJECT, WORKSPACE
+
+_SPEC_LINK = re.compile(r'href="([^"]+/spec\.md)"')
+
+
+class Person:
+    """Acts in the sandbox's user interface and reads Plane's REST API."""
+
+    def __init__(self, session: aiohttp.ClientSession, environment: Mapping[str, str]) -> None:
+        self._session = session
+        self._plane = environment["ORCH_PLANE_URL"]
+        self._token = environment["ORCH_PLANE_TOKEN"]
+        self._ids: dict[str, str] = {}
+        self._states: dict[str, str] = {}
+
+    async def create_item(self, title: str, description: str) -> str:
+        """Write an item down; its key."""
+        html = description or f"<p>{escape(title)}</p>"
+        body = {"project": PROJECT, "name": title, "description_html": html, "state": "Todo"}
+        item = await self._send("POST", "/_sandbox/ui/items", {"actor": PERSON, **body})
+        self._ids = {"item": str(item["id"]), "project": str(item["project"])}
+        return str(item["key"])
+
+    async def move(self, key: str, state: str) -> None:
+        """Move an item to a state."""
+        await self._send("PATCH", f"/_sandbox/ui/items/{key}", {"actor": PERSON, "state": state})
+
+    async def state(self, key: str) -> str:
+        """The state an item is in."""
+        root = f"/api/v1/workspaces/{WORKSPACE}"
+        if not self._states:
+            rows = await self._send("GET", f"{root}/projects/{self._ids['project']}/states/")
+            self._states = {str(row["id"]): str(row["name"]) for row in rows["results"]}
+        item = await self._send("GET", f"{root}/work-items/{key}/")
+        return self._states.get(str(item["state"]), "")
+
+    async def spec_link(self) -> str:
+        """The link to the spec in the comment that asks for a decision; it must lead somewhere."""
+        ids = self._ids
+        path = f"/api/v1/workspaces/{WORKSPACE}/projects/{ids['project']}/work-items/{ids['item']}/comments/"
+        comments = await self._send("GET", path)
+        links = [link for row in comments["results"] for link in _SPEC_LINK.findall(str(row["comment_html"]))]
+        if not links:
+            raise CliError(Exit.FAILED, "the item asks for a decision, but no comment links to the spec")
+        async with self._session.get(links[-1]) as answer:
+            if answer.status != 200:
+                raise CliError(Exit.FAILED, f"the spec's link {links[-1]} answers {answer.status}")
+        return str(links[-1])
+
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        url = self._plane + path
+        async with self._session.request(method, url, json=body, headers={"X-API-Key": self._token}) as answer:
+            if answer.status >= 300:
+                raise CliError(Exit.FAILED, f"{url} answers {answer.status}: {(await answer.text())[:200]}")
+            parsed: dict[str, Any] = await answer.json()
+            return parsed

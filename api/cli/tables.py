@@ -1,0 +1,129 @@
+"""Rows as rich tables. No I/O."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from api.cli import wording
+
+Row = Mapping[str, Any]
+
+_OUTCOMES = {"green": "green", "red": "red", "pending": "yellow", "unknown": "yellow", "ok": "green"}
+
+
+def _table(*columns: str, right: tuple[str, ...] = (), fold: tuple[str, ...] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=column not in fold,
+        )
+    return table
+
+
+def _cell(value: object, style: str = "") -> Text:
+    return Text(wording.clean(str(value)), style=style)
+
+
+def task_list(rows: Sequence[Row], now: datetime) -> RenderableType:
+    """What `orch task list` shows."""
+    if not rows:
+        return Text("No task is under way. (--all shows the ended ones too.)")
+    table = _table("task", "stage", "waits for", "since", "cost", "title", right=("cost",), fold=("waits for", "title"))
+    for row in rows:
+        since = row["ended_at"] or row["waiting_since"] or row["updated_at"]
+        table.add_row(
+            _cell(row["task"], "bold"),
+            _cell(row["stage"]),
+            _cell(wording.waiting_for(row), "red" if row["needs_human"] else ""),
+            _cell(wording.age(since, now)),
+            _cell(wording.money(row["cost_usd"])),
+            _cell(row["title"]),
+        )
+    return table
+
+
+def task_details(
+    row: Row,
+    timeline: Sequence[Row],
+    gates: Sequence[Row],
+    runs: Sequence[Row],
+    links: Mapping[str, str],
+    *,
+    gitea: str = "",
+) -> RenderableType:
+    """What `orch task show` shows."""
+    head = Text.assemble((row["task"], "bold"), "  ", wording.clean(row["title"]))
+    facts = Text("\n".join(_facts(row)))
+    shown: list[RenderableType] = [head, Text(wording.why(row)), Text(wording.next_step(row), style="bold"), facts]
+    if links:
+        shown.append(Text("\n".join(f"{name:<13}{link}" for name, link in links.items())))
+    return Group(*shown, _timeline(timeline), _gates(gates, gitea), _runs(runs))
+
+
+def _facts(row: Row) -> list[str]:
+    facts = {
+        "repository": f"{row['repo']}, branch {row['branch']}",
+        "generation": f"{row['generation']}, started {row['started_at']:%Y-%m-%d %H:%M:%S}Z",
+        "cost": wording.money(row["cost_usd"]),
+        "spec": row["spec_digest"] and f"digest {row['spec_digest']}, a decision is asked for",
+        "head": wording.short(row["head_sha"]),
+        "landed": wording.short(row["landed_sha"]),
+        "deployed": wording.short(row["deployed_sha"]),
+    }
+    return [f"{name:<13}{wording.clean(value)}" for name, value in facts.items() if value]
+
+
+def _timeline(lines: Sequence[Row]) -> RenderableType:
+    table = _table("at", "stage", "what happened", "commit", "woken by", fold=("what happened",))
+    for line in lines:
+        stage = line["stage"] if line["round"] == 1 else f"{line['stage']} ({line['round']})"
+        table.add_row(
+            _cell(f"{line['at']:%H:%M:%S}"),
+            _cell(stage),
+            _cell(line["text"]),
+            _cell(wording.short(line["sha"])),
+            _cell(line["source"]),
+        )
+    return table
+
+
+def _gates(rows: Sequence[Row], gitea: str) -> RenderableType:
+    table = _table("gate", "answer", "why", "commit", "looks", "evidence", right=("looks",), fold=("why",))
+    for row in rows:
+        links = " ".join(wording.absolute(str(link), gitea) for link in row["links"])
+        table.add_row(
+            _cell(row["gate"]),
+            _cell(row["outcome"], _OUTCOMES.get(row["outcome"], "")),
+            _cell(row["reason"]),
+            _cell(wording.short(row["sha"])),
+            _cell(row["looks"]),
+            _cell(links),
+        )
+    return table if rows else Text("No gate has been asked yet.")
+
+
+def _runs(rows: Sequence[Row]) -> RenderableType:
+    table = _table("agent", "runner", "result", "said", "tokens in", "cached", "out", "cost",
+                   right=("tokens in", "cached", "out", "cost"), fold=("said",))  # fmt: skip
+    for row in rows:
+        verdict = row["verdict"] if isinstance(row["verdict"], dict) else {}
+        cached = row["cache_read_tokens"]
+        table.add_row(
+            _cell(f"{row['role']} ({row['round']})"),
+            _cell(row["runner"]),
+            _cell(row["outcome"], _OUTCOMES.get(row["outcome"], "")),
+            _cell(f"{verdict['outcome']}: {verdict.get('summary', '')}" if verdict else row["reason"]),
+            _cell(row["input_tokens"] + cached + row["cache_creation_tokens"]),
+            _cell(cached),
+            _cell(row["output_tokens"]),
+            _cell(wording.money(row["cost_usd"])),
+        )
+    return table if rows else Text("No agent has run yet.")

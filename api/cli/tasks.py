@@ -1,0 +1,137 @@
+"""`orch task …`: looking at tasks and deciding on them."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from api.cli.output import Output
+
+app = typer.Typer(no_args_is_help=True, help="Look at tasks and decide on them.")
+
+T = TypeVar("T")
+
+Key = Annotated[str, typer.Argument(help="The task's key, such as DEMO-1, or the beginning of it.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; agents and people read it.")]
+By = Annotated[str | None, typer.Option("--by", help="Who decides (default: the user of this system).")]
+Digest = Annotated[str | None, typer.Option("--digest", help="Decide only if exactly this spec is asked about.")]
+StageName = Annotated[str | None, typer.Option("--stage", help="Only tasks in this stage.")]
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+@app.command("list")
+def list_(
+    *,
+    stage: StageName = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also tasks that have ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show tasks: stage, what they wait for, since when, cost."""
+    from datetime import UTC, datetime
+
+    from api.cli import connect, records, tables
+    from api.cli.outcome import CliError, Exit
+    from workflows.model import Stage
+
+    if stage is not None and stage not in set(Stage):
+        raise CliError(Exit.USAGE, f"there is no stage {stage}", f"stages: {', '.join(Stage)}")
+
+    async def read() -> list[records.Row]:
+        async with connect.database(connect.stack_environment()) as connection:
+            return await records.list_tasks(connection, stage, ended=everything)
+
+    rows = _run(read())
+    output = Output(as_json=as_json)
+    if as_json:
+        output.data(rows)
+    else:
+        output.data(rows, tables.task_list(rows, datetime.now(UTC)))
+
+
+@app.command()
+def show(key: Key, *, as_json: Json = False) -> None:
+    """Show one task: where it stands, what happened, what gates and agents said."""
+    from api.cli import acts, connect, records, tables, wording
+    from workflows.names import NAMESPACE
+
+    environment = connect.stack_environment()
+
+    async def read() -> tuple[records.Row, list[records.Row], list[records.Row], list[records.Row]]:
+        async with connect.database(environment) as connection:
+            row = await records.find_task(connection, key)
+            which = (connection, row["task"], row["generation"])
+            return row, await records.timeline(*which), await records.gates(*which), await records.agent_runs(*which)
+
+    row, lines, gates, runs = _run(read())
+    gitea = acts.gitea_address(environment)
+    namespace = environment.get("TEMPORAL_NAMESPACE", NAMESPACE)
+    links = {
+        "item": row["item_url"],
+        "pull request": row["pull_request_url"],
+        "spec": wording.spec_link(gitea, row) if row["spec_digest"] else "",
+        "temporal": wording.temporal_link(environment.get("ORCH_TEMPORAL_UI_URL", ""), namespace, row["task"]),
+    }
+    links = {name: link for name, link in links.items() if link}
+    value = {**row, "why": wording.why(row), "links": links, "timeline": lines, "gates": gates, "agent_runs": runs}
+    output = Output(as_json=as_json)
+    output.data(value, tables.task_details(row, lines, gates, runs, links, gitea=gitea))
+
+
+@app.command()
+def why(key: Key, *, as_json: Json = False) -> None:
+    """Say in one sentence what a task does or waits for."""
+    from api.cli import connect, records, wording
+
+    async def read() -> records.Row:
+        async with connect.database(connect.stack_environment()) as connection:
+            return await records.find_task(connection, key)
+
+    row = _run(read())
+    output = Output(as_json=as_json)
+    output.data({"task": row["task"], "why": wording.why(row)}, wording.why(row))
+    if not as_json and (step := wording.next_step(row)):
+        output.note(step)
+
+
+@app.command()
+def approve(key: Key, *, digest: Digest = None, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+    """Approve the spec that is asked about."""
+    _decide("approve", key, digest, reason=reason, by=by, output=Output(as_json=as_json))
+
+
+@app.command()
+def reject(key: Key, *, digest: Digest = None, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+    """Reject the spec that is asked about; the analyst reads the reason and writes another."""
+    output = Output(as_json=as_json)
+    if not reason:
+        output.note("no --reason: the analyst will not know what to change")
+    _decide("reject", key, digest, reason=reason, by=by, output=output)
+
+
+def _decide(act: str, key: str, digest: str | None, *, reason: str, by: str | None, output: Output) -> None:
+    from api.cli import acts, connect, wording
+
+    environment = connect.stack_environment()
+    answer = _run(acts.decide(environment, act, key, digest=digest, reason=reason, actor=acts.operator(by)))
+    done = {"approve": "approved", "reject": "rejected"}[act]
+    again = " (already on record)" if answer.get("repeated") else ""
+    lines = [f"{answer['task']}: spec {answer['digest']} {done} by {wording.clean(answer['actor'])}{again}"]
+    if digest is None:
+        lines += [f"  {wording.clean(answer['title'])}", f"  {answer['spec']}" if answer["spec"] else ""]
+    output.data(answer, *filter(None, lines))
+    if answer["note"]:
+        output.note(answer["note"])
+
+
+@app.command()
+def retry(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+    """Try again what a task needs a person for."""
+    from api.cli import acts, connect
+
+    answer = _run(acts.retry(connect.stack_environment(), key, reason=reason, actor=acts.operator(by)))
+    Output(as_json=as_json).data(answer, f"{answer['task']}: {answer['answer']}")

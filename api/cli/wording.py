@@ -1,0 +1,98 @@
+"""How things are said to people: pure functions of data, no I/O."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+Row = Mapping[str, Any]
+
+_SHORT = 10
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]+")
+"""Control characters, and marks that reorder or hide text: titles come from outside."""
+
+
+def clean(text: str) -> str:
+    """A text on one line that cannot steer a terminal."""
+    return _UNSAFE.sub(" ", text).strip()
+
+
+def short(sha: str) -> str:
+    """A commit as people name it."""
+    return sha[:_SHORT]
+
+
+def money(cost: object) -> str:
+    """A cost; what is not known is never shown as nothing."""
+    if cost is None:
+        return "unknown"
+    whole, _, cents = f"{float(str(cost)):.4f}".partition(".")
+    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """How long ago, in the two largest units."""
+    if since is None:
+        return ""
+    seconds = max(0, int((now - since) / timedelta(seconds=1)))
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    for index, (size, unit) in enumerate(units):
+        if seconds >= size:
+            whole, rest = divmod(seconds, size)
+            if index + 1 < len(units) and (more := rest // units[index + 1][0]):
+                return f"{whole} {unit} {more} {units[index + 1][1]}"
+            return f"{whole} {unit}"
+    return "0 s"
+
+
+def waiting_for(row: Row) -> str:
+    """What a task waits for, or that it works."""
+    if row["ended_at"] is not None:
+        return clean(row["outcome"])
+    if row["status"] != "waiting":
+        return "(working)"
+    who = "a person" if row["needs_human"] else row["waiting_on"]
+    return clean(f"{who}: {row['waiting_reason']}" if row["waiting_reason"] else who)
+
+
+def why(row: Row) -> str:
+    """One sentence: what the task does or waits for."""
+    if row["ended_at"] is not None:
+        landed = f" It landed as {short(row['landed_sha'])}." if row["landed_sha"] else ""
+        return f"{row['task']} has ended: {clean(row['outcome'])}.{landed}"
+    head = f"{row['task']} is in {row['stage']} (round {row['round']})"
+    if row["status"] != "waiting":
+        return f"{head} and working."
+    who = "a person" if row["needs_human"] or row["waiting_on"] == "person" else f"the {row['waiting_on']}"
+    since = f" since {row['waiting_since']:%Y-%m-%d %H:%M}Z" if row["waiting_since"] else ""
+    look = f" It looks again at {row['next_check_at']:%Y-%m-%d %H:%M:%S}Z." if row["next_check_at"] else ""
+    return f"{head} and waits for {who}{since}: {clean(row['waiting_reason'])}.{look}"
+
+
+def next_step(row: Row) -> str:
+    """What a person can do about it, or nothing."""
+    if row["ended_at"] is not None or not row["needs_human"]:
+        return ""
+    if row["spec_digest"]:
+        return f"decide: orch task approve {row['task']}, or orch task reject {row['task']} --reason …"
+    return f"mend what it says, then: orch task retry {row['task']}"
+
+
+def temporal_link(ui: str, namespace: str, task: str) -> str:
+    """The newest run of the task's workflow in Temporal's Web UI."""
+    if not ui:
+        return ""
+    return f"{ui.rstrip('/')}/namespaces/{quote(namespace, safe='')}/workflows/{quote(f'task/{task}', safe='')}"
+
+
+def spec_link(gitea: str, row: Row) -> str:
+    """The spec exactly as a person is asked about it."""
+    if not (gitea and row["head_sha"]):
+        return ""
+    return f"{gitea.rstrip('/')}/{row['repo']}/src/commit/{row['head_sha']}/docs/tasks/{row['task']}/spec.md"
+
+
+def absolute(link: str, gitea: str) -> str:
+    """A link of a gate: Gitea answers some without its own address."""
+    return f"{gitea.rstrip('/')}{link}" if link.startswith("/") and gitea else link
