@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.breaker import WAKES_PER_HOUR
 from workflows.projects import OrchConfig
 
 PREFIX = "ORCH_"
@@ -43,6 +44,7 @@ class ApiSettings(BaseSettings):
     config: Path
     api_host: str = Field(default="127.0.0.1", min_length=1)
     api_port: int = Field(default=8700, ge=0, le=65535)
+    wakes_per_hour: int = Field(default=WAKES_PER_HOUR, ge=1)
     plane_webhook_secret: Secret
     plane_webhook_secret_previous: Secret | None = None
     gitea_webhook_secret: Secret

@@ -1,8 +1,14 @@
 """`orch.toml` as plain types: which Plane project works on which Gitea repository, under which names."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections import defaultdict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from workflows.model import Frozen, ItemState, Repository
+
+PlaneId = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)]
+"""A UUID of Plane as Plane writes it. People may write it in capitals: that is the same UUID."""
 
 
 class StateNames(BaseModel):
@@ -27,13 +33,23 @@ class ProjectConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    plane_project_id: str
+    plane_project_id: PlaneId
     repository: Repository
     states: StateNames = StateNames()
-    bots: frozenset[str] = frozenset()
+    bots: frozenset[PlaneId] = frozenset()
     """Plane user ids of our own accounts: what they do never counts as a person's act."""
-    approvers: frozenset[str] = frozenset()
+    approvers: frozenset[PlaneId] = frozenset()
     """Plane user ids whose approve or reject counts."""
+
+    @model_validator(mode="after")
+    def _bots_approve_nothing(self) -> "ProjectConfig":
+        both = sorted(self.bots & self.approvers)
+        if both:
+            raise ValueError(
+                f"{', '.join(both)} stands under `bots` and under `approvers`: a bot's act never counts as a "
+                "person's decision; take it out of `approvers`"
+            )
+        return self
 
 
 class OrchConfig(BaseModel):
@@ -46,10 +62,23 @@ class OrchConfig(BaseModel):
     gitea_public_url: str
     projects: dict[str, ProjectConfig] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _one_project_for_each_plane_project(self) -> "OrchConfig":
+        keys: dict[str, list[str]] = defaultdict(list)
+        for key, project in self.projects.items():
+            keys[project.plane_project_id].append(key)
+        for plane_id, several in keys.items():
+            if len(several) > 1:
+                raise ValueError(
+                    f"the projects {', '.join(several)} have the same plane_project_id {plane_id}: whose item a "
+                    "webhook is about could not be told; keep one of them"
+                )
+        return self
+
     def project_of_plane_id(self, plane_project_id: str) -> str | None:
         """The project key of a Plane project UUID, or None if the project is not configured."""
         for key, project in self.projects.items():
-            if project.plane_project_id == plane_project_id:
+            if project.plane_project_id == plane_project_id.strip().lower():
                 return key
         return None
 
