@@ -27,7 +27,6 @@ async def interruption(run: TaskRun) -> Judgement:
     looks = 0
     while True:
         looks = looks + 1 if await _nothing_for(run, grace_growth(SURVEY_GRACE, looks)) else 0
-        await leasing.return_unwanted(run)
         judgement = await _commanded(run) or await _look(run)
         if judgement.effect in INTERRUPTING:
             await workflow.wait_condition(lambda: run.interruptible)
@@ -119,6 +118,7 @@ async def _commanded(run: TaskRun) -> Judgement | None:
 
 
 async def _nothing_for(run: TaskRun, patience: timedelta) -> bool:
+<<<<<<< HEAD
     """Wait for a hint or a command; True if there was none for so long."""
     try:
         await workflow.wait_condition(
@@ -131,3 +131,19 @@ async def _nothing_for(run: TaskRun, patience: timedelta) -> bool:
     if run.watch_stops:
         raise asyncio.CancelledError
     return False
+=======
+    """Wait for a hint or a command; True if there was none for so long. Leases nobody wants go back at once."""
+    until = workflow.now() + patience
+    while True:
+        await leasing.return_unwanted(run)
+        try:
+            await workflow.wait_condition(
+                lambda: bool(run.unsurveyed & SURVEYED or run.commands() or run.unwanted),
+                timeout=max(until - workflow.now(), timedelta(0)),
+                timeout_summary="look at what people have done",
+            )
+        except TimeoutError:
+            return True
+        if not run.unwanted:
+            return False
+>>>>>>> lifetests
