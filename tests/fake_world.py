@@ -17,11 +17,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.leases import Leases
-<<<<<<< HEAD
-from workflows.contracts import gates, items, landing, leases, ledger, pull_requests, resolving, workspaces
-=======
-from workflows.contracts import gates, items, landing, leases, ledger, pull_requests, reconcile, workspaces
->>>>>>> lifetests
+from workflows.contracts import gates, items, landing, leases, ledger, pull_requests, reconcile, resolving, workspaces
 from workflows.model import (
     Candidate,
     Done,
@@ -97,9 +93,7 @@ class FakeWorld:
     def __init__(self, client: Client, number: int) -> None:
         self.number = number
         self.repository = Repository(owner="acme", name=f"shop-{number}")
-        self.policy = Policy(
-            test="make test", staging="make staging", production="make production", runner="scripted"
-        )
+        self.policy = Policy(test="make test", staging="make staging", production="make production", runner="scripted")
         self.calls: list[tuple[str, Any]] = []
         """Every activity that began, with its argument, in order."""
         self.progress: list[ledger.RecordProgress] = []
@@ -477,7 +471,9 @@ class FakeWorld:
         self.calls.append((name, arg))
         await self._tell()
         try:
-            await self._stand(self._held.get(also) or self._held.get(name), stubborn=bool({also, name} & self._stubborn))
+            await self._stand(
+                self._held.get(also) or self._held.get(name), stubborn=bool({also, name} & self._stubborn)
+            )
             answer = self._next(name, also, arg, usual)
         except asyncio.CancelledError:
             self.cancelled.append(name)

@@ -118,32 +118,19 @@ async def _commanded(run: TaskRun) -> Judgement | None:
 
 
 async def _nothing_for(run: TaskRun, patience: timedelta) -> bool:
-<<<<<<< HEAD
-    """Wait for a hint or a command; True if there was none for so long."""
-    try:
-        await workflow.wait_condition(
-            lambda: bool(run.unsurveyed & SURVEYED or run.commands() or run.unwanted or run.watch_stops),
-            timeout=patience,
-            timeout_summary="look at what people have done",
-        )
-    except TimeoutError:
-        return True
-    if run.watch_stops:
-        raise asyncio.CancelledError
-    return False
-=======
     """Wait for a hint or a command; True if there was none for so long. Leases nobody wants go back at once."""
     until = workflow.now() + patience
     while True:
         await leasing.return_unwanted(run)
+        if run.watch_stops:
+            raise asyncio.CancelledError
         try:
             await workflow.wait_condition(
-                lambda: bool(run.unsurveyed & SURVEYED or run.commands() or run.unwanted),
+                lambda: bool(run.unsurveyed & SURVEYED or run.commands() or run.unwanted or run.watch_stops),
                 timeout=max(until - workflow.now(), timedelta(0)),
                 timeout_summary="look at what people have done",
             )
         except TimeoutError:
             return True
-        if not run.unwanted:
+        if not run.unwanted and not run.watch_stops:
             return False
->>>>>>> lifetests

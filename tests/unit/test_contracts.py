@@ -25,10 +25,7 @@ from activities.leases import Leases
 from activities.ledger import Ledger
 from activities.pull_requests import PullRequests
 from activities.reconcile import Reconcile
-<<<<<<< HEAD
 from activities.resolving import Resolving
-=======
->>>>>>> lifetests
 from activities.situations import Situations
 from activities.workspaces import Workspaces
 from tests.fake_world import FakeWorld, activities_of
@@ -76,13 +73,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Callable[
         "deployments": Deployments,
         "leases": Leases,
         "ledger": Ledger,
-<<<<<<< HEAD
         "situations": Situations,
         "reconcile": Reconcile,
         "resolving": Resolving,
-=======
-        "reconcile": Reconcile,
->>>>>>> lifetests
     }
     made: dict[str, Any] = {name: object.__new__(kind) for name, kind in kinds.items()}
     settings = SimpleNamespace(host_name=HOST, plane_rate=1.0, agent_slots=2)
@@ -110,13 +103,6 @@ QUEUES = {
         "begin_generation", "ask_decision", "settle_decision", "show_status", "post_comment", "move_item",
         "read_situation", "reconcile_project", "evaluate_gate",
     },
-<<<<<<< HEAD
-=======
-    names.PLANE_QUEUE: {
-        "begin_generation", "ask_decision", "settle_decision", "show_status", "post_comment", "move_item",
-        "read_situation", "evaluate_gate", "reconcile_project",
-    },
->>>>>>> lifetests
     names.host_control_queue(HOST): {"claim_host"},
     names.host_work_queue(HOST): {
         "prepare_workspace", "publish_work", "run_tests", "remove_workspaces", "build_candidate", "land", "deploy",
