@@ -1,8 +1,45 @@
 """`orch.toml` as plain types: which Plane project works on which Gitea repository, under which names."""
 
-from pydantic import BaseModel, ConfigDict, Field
+import re
+import tomllib
+from collections import defaultdict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from workflows.model import Frozen, ItemState, Repository
+from workflows.problems import explain
+
+PlaneId = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)]
+"""A UUID of Plane as Plane writes it. People may write it in capitals: that is the same UUID."""
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*", value) or value in {".", ".."}:
+        raise ValueError(
+            f"{value!r} is no name in Gitea (letters, digits, `_`, `.` and `-`, which is not first); write it as Gitea shows it"
+        )
+    return value
+
+
+def _branch(value: str) -> str:
+    if not re.fullmatch(r"[^\s~^:?*\[\\/-][^\s~^:?*\[\\]*", value) or ".." in value or value.endswith(("/", ".lock")):
+        raise ValueError(f"{value!r} is no branch (no spaces, no leading `-`); write it as `git branch` shows it")
+    return value
+
+
+class _RepositoryTable(Repository):
+    """`[projects.<KEY>.repository]`: a misspelt `base` would let tasks land on another branch than meant."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    owner: Annotated[str, AfterValidator(_name)]
+    name: Annotated[str, AfterValidator(_name)]
+    base: Annotated[str, AfterValidator(_branch)] = "main"
+
+    def plain(self) -> Repository:
+        """The repository as everybody else knows it."""
+        return Repository(owner=self.owner, name=self.name, base=self.base)
 
 
 class StateNames(BaseModel):
@@ -27,13 +64,23 @@ class ProjectConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    plane_project_id: str
-    repository: Repository
+    plane_project_id: PlaneId
+    repository: Annotated[_RepositoryTable, AfterValidator(_RepositoryTable.plain)]
     states: StateNames = StateNames()
-    bots: frozenset[str] = frozenset()
+    bots: frozenset[PlaneId] = frozenset()
     """Plane user ids of our own accounts: what they do never counts as a person's act."""
-    approvers: frozenset[str] = frozenset()
+    approvers: frozenset[PlaneId] = frozenset()
     """Plane user ids whose approve or reject counts."""
+
+    @model_validator(mode="after")
+    def _bots_approve_nothing(self) -> "ProjectConfig":
+        both = sorted(self.bots & self.approvers)
+        if both:
+            raise ValueError(
+                f"{', '.join(both)} stands under `bots` and under `approvers`: a bot's act never counts as a "
+                "person's decision; take it out of `approvers`"
+            )
+        return self
 
 
 class OrchConfig(BaseModel):
@@ -46,16 +93,39 @@ class OrchConfig(BaseModel):
     gitea_public_url: str
     projects: dict[str, ProjectConfig] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _one_project_for_each_plane_project(self) -> "OrchConfig":
+        keys: dict[str, list[str]] = defaultdict(list)
+        for key, project in self.projects.items():
+            keys[project.plane_project_id].append(key)
+        for plane_id, several in keys.items():
+            if len(several) > 1:
+                raise ValueError(
+                    f"the projects {', '.join(several)} have the same plane_project_id {plane_id}: whose item a "
+                    "webhook is about could not be told; keep one of them"
+                )
+        return self
+
     def project_of_plane_id(self, plane_project_id: str) -> str | None:
         """The project key of a Plane project UUID, or None if the project is not configured."""
         for key, project in self.projects.items():
-            if project.plane_project_id == plane_project_id:
+            if project.plane_project_id == plane_project_id.strip().lower():
                 return key
         return None
 
     def project_of(self, key: str) -> ProjectConfig | None:
         """The project of a task key such as `DEMO-1`."""
         return self.projects.get(key.rpartition("-")[0])
+
+
+def parse_orch_toml(text: str, where: str) -> tuple[OrchConfig | None, list[str]]:
+    """`orch.toml` as read, or everything that is wrong with it; `where` names the file."""
+    try:
+        return OrchConfig.model_validate(tomllib.loads(text)), []
+    except tomllib.TOMLDecodeError as error:
+        return None, [f"{where}: is not TOML: {error}; mend it there"]
+    except ValidationError as error:
+        return None, explain(error, where, OrchConfig)
 
 
 class ProjectFacts(Frozen):
