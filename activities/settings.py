@@ -42,7 +42,7 @@ class WorkerSettings(BaseSettings):
     gitea_token: Secret
     """The token of the account in Gitea that pushes, opens pull requests and merges."""
     gitea_reviewer_token: Secret
-    """The token of another account in Gitea: an author cannot approve their own pull request (contracts/gitea.md, 3)."""
+    """The token of another account in Gitea. An author cannot approve their own pull request."""
     telegram_url: str = "https://api.telegram.org"
     """Telegram's address for programs."""
     telegram_token: Secret | None = None
@@ -56,7 +56,7 @@ class WorkerSettings(BaseSettings):
     agent_slots: int = Field(default=2, ge=1)
     """The number of agents at once on this host."""
     isolation: str = Field(default="required", pattern="^(required|preferred)$")
-    """`required` or `preferred`. Preferred runs agents and tests without bubblewrap where it is missing, for demos and tests."""
+    """`required` or `preferred`. Preferred goes on without bubblewrap where it is missing, for demos and tests."""
     reconcile_enabled: bool = True
     """Whether passes over a project are made (true or false)."""
     reconcile_plane_enabled: bool = True
