@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -55,7 +56,7 @@ class WorkerSettings(BaseSettings):
     """This host's name in task queues. Stable over restarts: a restarted worker finds its workspaces again."""
     agent_slots: int = Field(default=2, ge=1)
     """The number of agents at once on this host."""
-    isolation: str = Field(default="required", pattern="^(required|preferred)$")
+    isolation: Literal["required", "preferred"] = "required"
     """`required` or `preferred`. Preferred goes on without bubblewrap where it is missing, for demos and tests."""
     reconcile_enabled: bool = True
     """Whether passes over a project are made (true or false)."""

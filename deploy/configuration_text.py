@@ -90,8 +90,8 @@ gitea_public_url = "https://git.example.com"
 # The key is used in ids and branches, DEMO-1 and task/DEMO-1: take the project's identifier, and never change it.
 [projects.DEMO]
 plane_project_id = "TODO"                       # the UUID in the address of the project's page in Plane
-bots = ["TODO"]                                 # user ids of our accounts in Plane: what they do is no person's act
-approvers = ["TODO"]                            # user ids of those whose approve or reject counts; never a bot
+bots = ["TODO-bot"]                             # user ids of our accounts in Plane: what they do is no person's act
+approvers = ["TODO-person"]                     # user ids of those whose approve or reject counts; never a bot
 
 [projects.DEMO.repository]
 owner = "acme"

@@ -4,7 +4,7 @@ import re
 import tomllib
 from datetime import timedelta
 from hashlib import sha256
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -88,7 +88,7 @@ class _File(BaseModel):
     agents: _Agents = _Agents()
     limits: _Limits = _Limits()
     grace: dict[Annotated[Stage, AfterValidator(_waits)], _Grace] = Field(default_factory=dict)
-    ci: str = Field(default="required", pattern="^(required|none)$")
+    ci: Literal["required", "none"] = "required"
 
 
 class PolicyFile(NamedTuple):

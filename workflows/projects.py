@@ -42,7 +42,7 @@ class _RepositoryTable(Repository):
 
     def plain(self) -> Repository:
         """The repository as everybody else knows it."""
-        return Repository(owner=self.owner, name=self.name, base=self.base)
+        return Repository.model_validate(self.model_dump(exclude_unset=True))
 
 
 class StateNames(BaseModel):

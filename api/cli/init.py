@@ -16,7 +16,8 @@ def init(folder: Folder = Path(), *, as_json: Json = False) -> None:
     """Write a commented orch.toml and .env to start from; what exists is left alone."""
     from deploy.configuration_text import NEXT_STEPS, starts
 
-    written, existing = [], []
+    written: list[str] = []
+    existing: list[str] = []
     folder = folder.resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
