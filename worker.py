@@ -34,6 +34,7 @@ from activities.notifications import Sender
 from activities.projects import Projects
 from activities.pull_requests import PullRequests
 from activities.reconcile import Reconcile, ensure_schedules
+from activities.resolving import Resolving
 from activities.runners.base import Runner
 from activities.runners.isolation import Isolation
 from activities.runners.scripted import ScriptedRunner
@@ -46,6 +47,7 @@ from workflows.merge_queue import MergeQueueWorkflow
 from workflows.plugin import orch_plugin
 from workflows.projects import OrchConfig
 from workflows.reconcile import ReconcileWorkflow
+from workflows.resolve import ResolveWorkflow
 from workflows.task import TaskWorkflow
 
 log = structlog.get_logger("worker")
@@ -72,6 +74,7 @@ class Parts:
     leases: Leases
     ledger: Ledger
     reconcile: Reconcile
+    resolving: Resolving
     sender: Sender | None
 
 
@@ -112,6 +115,7 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             leases=Leases(client, store),
             ledger=Ledger(store),
             reconcile=Reconcile(plane, client, store, projects, settings),
+            resolving=Resolving(client, forge, store),
             sender=_sender(session, settings, store),
         )
 
@@ -132,6 +136,8 @@ def workers(parts: Parts) -> list[Worker]:
         parts.leases.inspect_holder,
         parts.ledger.record_progress,
         parts.ledger.record_act,
+        parts.resolving.resolve_delivery,
+        parts.resolving.settle_row,
     ]
     plane: list[Callable[..., Any]] = [
         parts.items.begin_generation,
@@ -158,7 +164,7 @@ def workers(parts: Parts) -> list[Worker]:
             parts.client,
             names.SHARED_QUEUE,
             shared,
-            workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow, ReconcileWorkflow],
+            workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow, ReconcileWorkflow, ResolveWorkflow],
             # A worker killed hard keeps its cached workflows reserved this long.
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
         ),

@@ -20,6 +20,7 @@ from activities.runners.base import Job, Reading, Runner
 from activities.runners.isolation import Isolation
 from activities.settings import WorkerSettings
 from workflows.contracts.workspaces import RunAgent
+from workflows.model import Usage
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict
 
 VERDICT_LIMIT = 64 * 1024
@@ -39,6 +40,7 @@ class Agents:
         self._isolation = isolation
         self._store = store
         self._host = settings.host_name
+        self._home = settings.home
 
     @activity.defn
     async def run_agent(self, arg: RunAgent) -> AgentRun:
@@ -48,8 +50,10 @@ class Agents:
             known = ", ".join(sorted(self._runners))
             raise ApplicationError(f"no runner named {arg.runner!r}; this worker has: {known}", non_retryable=True)
         fence = await Fence.take(self._store, arg.ref)
+        if (written := await self._written_down(arg)) is not None:
+            return written
         workspace = Path(arg.workspace.path)
-        run_id = f"{arg.ref.intent('agent')}/{arg.nonce}"
+        run_id = f"{self._home}/{arg.ref.intent('agent')}/{arg.nonce}"
         await kill_run(run_id)
         async with WorkspaceLock(
             workspace.parent / f"{workspace.name}.lock",
@@ -65,6 +69,30 @@ class Agents:
         await outlast(fence.check)
         await outlast(lambda: self._note_end(outcome, fence.attempt))
         return outcome
+
+    async def _written_down(self, arg: RunAgent) -> AgentRun | None:
+        """What an earlier attempt wrote down before its answer was lost: a run is paid for once."""
+        ref = arg.ref
+        row = await self._store.runs.passed((ref.key, ref.generation, ref.stage, ref.round), arg.nonce)
+        if row is None:
+            return None
+        return AgentRun(
+            binding=Binding(ref=ref, head_sha=arg.workspace.head_sha, nonce=arg.nonce),
+            runner=row["runner"],
+            session_id=row["session_id"],
+            outcome=RunOutcome.OK,
+            verdict=Verdict.model_validate(row["verdict"]),
+            reason=row["reason"],
+            usage=Usage(
+                input=row["input_tokens"],
+                cache_read=row["cache_read_tokens"],
+                cache_creation=row["cache_creation_tokens"],
+                output=row["output_tokens"],
+            ),
+            cost_usd=None if row["cost_usd"] is None else float(row["cost_usd"]),
+            cost_source=row["cost_source"],
+            seconds=(row["ended_at"] - row["started_at"]).total_seconds(),
+        )
 
     async def _supervise(
         self, runner: Runner, job: Job, run_id: str, lock: WorkspaceLock

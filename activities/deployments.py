@@ -39,7 +39,7 @@ class Deployments:
         if not await self._store.landings.holds(arg.lease.queue, arg.lease.epoch):
             return _failed("the deploy lease was taken back before the command was run")
         # A command whose worker was killed must not go on beside ours, nor change what the probe says.
-        await kill_run(_run_id(arg))
+        await kill_run(self._run_id(arg))
         mirror = await self._mirrors.fetched(arg.repository)
         folder = self._root / arg.ref.key / f"s{arg.ref.step}"
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -119,12 +119,12 @@ class Deployments:
             cwd=checkout,
             env=cage.env,
             timeout=limit,
-            run_id=_run_id(arg),
+            run_id=self._run_id(arg),
         )
 
-
-def _run_id(arg: contract.Deploy) -> str:
-    return arg.ref.intent(f"deploy-{arg.environment}")
+    def _run_id(self, arg: contract.Deploy) -> str:
+        """Begins with our home: another stack on this machine may have a task of the same name."""
+        return f"{self._root.parent}/{arg.ref.intent(f'deploy-{arg.environment}')}"
 
 
 def _failed(reason: str, output: str = "") -> contract.Deployed:

@@ -1,5 +1,7 @@
 """Leases: asking the queues, and the rows that fence landings and deployments."""
 
+from datetime import UTC
+
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
@@ -74,14 +76,17 @@ class Leases:
 
     @activity.defn
     async def inspect_holder(self, arg: contract.InspectHolder) -> contract.HolderState:
-        """A holder that is not running holds nothing."""
+        """A holder that is not running holds nothing, nor does a later run that was started under its id."""
         try:
             described = await self._client.get_workflow_handle(arg.holder).describe()
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
             return contract.HolderState(running=False)
-        return contract.HolderState(running=described.status is WorkflowExecutionStatus.RUNNING)
+        running = described.status is WorkflowExecutionStatus.RUNNING
+        # Continuing as new keeps the first run's start.
+        started = described.raw_description.workflow_extended_info.original_start_time.ToDatetime(UTC)
+        return contract.HolderState(running=running and (arg.asked_at is None or started <= arg.asked_at))
 
 
 def _queue(kind: contract.LeaseKind, repository: Repository) -> tuple[str, str]:

@@ -121,7 +121,8 @@ class Workspaces:
     async def run_tests(self, arg: contract.RunTests) -> TestRun:
         """A clean checkout that shares nothing with the mirror; the command comes from the base branch's policy."""
         await Fence.take(self._store, arg.ref)
-        run_id = arg.ref.intent(f"tests-{arg.ref.step}")
+        # Begins with our home: another stack on this machine may have a task of the same name.
+        run_id = f"{self._root.parent}/{arg.ref.intent('tests')}/s{arg.ref.step}"
         await kill_run(run_id)
         mirror = await self._mirrors.fetched(arg.repository)
         path = self._folder(arg.ref) / f"tests-s{arg.ref.step}"

@@ -16,6 +16,7 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 
 from api.app import PROBE_SECONDS, SERVER_OPTIONS, Check, make_app
+from api.breaker import Breaker
 from api.forwarder import Forwarder
 from api.inbox import Inbox, open_pool
 from api.naming import Naming
@@ -42,7 +43,7 @@ async def serve(loaded: Loaded, stop: asyncio.Event) -> None:
     pool = await open_pool(settings.database_url.get_secret_value())
     temporal = await connect_temporal()
     inbox = Inbox(pool)
-    forwarder = Forwarder(inbox, Naming(pool, projects), Tasks(temporal))
+    forwarder = Forwarder(inbox, Naming(pool, projects), Tasks(temporal), Breaker(pool, settings.wakes_per_hour))
     forwarding = asyncio.create_task(forwarder.run(draining := asyncio.Event()), name="forwarder")
     forwarding.add_done_callback(lambda _: stop.set())  # without it deliveries would pile up unseen
 

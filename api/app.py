@@ -17,6 +17,7 @@ from api.webhooks.reading import Headers
 MAX_BODY = 1 << 20
 BODY_SECONDS = 10.0
 STORE_SECONDS = 4.0
+GAP_SECONDS = 0.5
 PROBE_SECONDS = 3.0
 DROP_SECONDS = 600.0
 """So long Plane is made to try again. Six failed tries in up to 50 minutes would switch its webhook off."""
@@ -54,8 +55,9 @@ class Door:
     source: Source
     secrets: tuple[bytes, ...]
     verify: Verify
-    event_header: str
-    delivery_header: str
+    event_headers: tuple[str, ...]
+    delivery_headers: tuple[str, ...]
+    """Names of one header, the first that is there counts."""
     drop_seconds: float
     """How long into an outage connections are dropped rather than answered."""
 
@@ -65,12 +67,23 @@ class Outage:
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._refused: dict[Source, float] = {}
 
-    def lasting(self, now: float) -> float:
-        """Note that storing failed; for how many seconds it has been failing."""
+    def lasting(self, now: float, source: Source) -> float:
+        """Note that a delivery could not be stored; for how many seconds storing has been failing."""
         if self._since is None:
             self._since = now
+        self.refused(source, now)
         return now - self._since
+
+    def refused(self, source: Source, since: float) -> None:
+        """Remember from when on a sender's deliveries were refused."""
+        self._refused[source] = min(since, self._refused.get(source, since))
+
+    def take_refused(self) -> dict[Source, float]:
+        """Hand out whose deliveries were refused since when; whoever takes it records it."""
+        refused, self._refused = self._refused, {}
+        return refused
 
     def over(self) -> None:
         """Note that something was stored."""
@@ -108,16 +121,16 @@ def make_app(
             source=Source.PLANE,
             secrets=plane_secrets,
             verify=plane.verify,
-            event_header=plane.EVENT_HEADER,
-            delivery_header=plane.DELIVERY_HEADER,
+            event_headers=(plane.EVENT_HEADER,),
+            delivery_headers=(plane.DELIVERY_HEADER,),
             drop_seconds=DROP_SECONDS,
         ),
         Door(
             source=Source.GITEA,
             secrets=gitea_secrets,
             verify=gitea.verify,
-            event_header=gitea.EVENT_HEADER,
-            delivery_header=gitea.DELIVERY_HEADER,
+            event_headers=(gitea.EVENT_HEADER, gitea.FORGEJO_EVENT_HEADER),
+            delivery_headers=(gitea.DELIVERY_HEADER, gitea.FORGEJO_DELIVERY_HEADER),
             drop_seconds=0.0,
         ),
     )
@@ -182,11 +195,11 @@ async def _store(request: web.Request, door: Door, body: bytes) -> web.Response:
                 door.source,
                 body,
                 headers=headers,
-                event=headers.get(door.event_header.lower(), ""),
-                delivery_id=headers.get(door.delivery_header.lower(), ""),
+                event=_first(headers, door.event_headers),
+                delivery_id=_first(headers, door.delivery_headers),
             )
     except STORE_DOWN as error:
-        lasting = outage.lasting(request.app[CLOCK]())
+        lasting = outage.lasting(request.app[CLOCK](), door.source)
         log.error(  # noqa: TRY400 - an outage fills no log with tracebacks
             "delivery not stored",
             source=door.source.value,
@@ -197,8 +210,31 @@ async def _store(request: web.Request, door: Door, body: bytes) -> web.Response:
             request.transport.abort()
         return _refuse(door, 503, "the delivery can not be stored now")
     outage.over()
+    await _note_gaps(request.app)
     log.info("delivery stored", source=door.source.value, row=receipt.id, times_received=receipt.times_received)
     return web.json_response({"status": "accepted"}, status=202)
+
+
+def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next(filter(None, (headers.get(name.lower(), "") for name in names)), "")
+
+
+async def _note_gaps(app: web.Application) -> None:
+    """Mark what was refused while nothing could be stored, so that a reconcile pass looks at that time.
+
+    It must not cost the delivery at hand: what can not be marked now is marked with the next delivery.
+    """
+    refused = app[OUTAGE].take_refused()
+    for source, since in refused.items():
+        seconds = app[CLOCK]() - since
+        try:
+            async with asyncio.timeout(GAP_SECONDS):
+                await app[INBOX].note_gap(source, seconds)
+        except STORE_DOWN as error:
+            app[OUTAGE].refused(source, since)
+            log.warning("gap not recorded yet", source=source.value, cause=type(error).__name__)
+        else:
+            log.warning("deliveries were refused during an outage", source=source.value, seconds=round(seconds, 1))
 
 
 def _refuse(door: Door, status: int, reason: str) -> web.Response:
@@ -217,7 +253,10 @@ _KEPT = frozenset(
         plane.DELIVERY_HEADER,
         gitea.EVENT_HEADER,
         gitea.DELIVERY_HEADER,
+        gitea.FORGEJO_EVENT_HEADER,
+        gitea.FORGEJO_DELIVERY_HEADER,
         "X-Gitea-Event",
+        "X-Forgejo-Event",
         "X-Gitea-Hook-Installation-Target-Type",
     )
 )

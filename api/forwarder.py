@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import structlog
 
+from api.breaker import Breaker
 from api.inbox import ROW_FAULTS, STORE_DOWN, Delivery, Inbox, Settlement, Status
-from api.naming import Ignored, Naming, Wake
+from api.naming import Ignored, Naming, Unresolved, Wake
 from api.signalling import Tasks, TemporalDownError, one_line
 from api.webhooks.reading import PayloadError
+from workflows.names import resolve_workflow_id
 
 BATCH = 50
 LEASE = timedelta(minutes=1)
@@ -29,8 +31,16 @@ DOWN_AFTER = 3
 NOT_RUNNING = "no such task is running"
 
 Named = list[tuple[Delivery, list[Wake]]]
-Outcomes = dict[str, bool | Exception]
-"""By task: does it run, or what went wrong. A task that was not tried is missing."""
+Outcomes = dict[str | int, bool | Exception]
+"""By task (does it run?) or row handed over, or what went wrong. What was not tried is missing."""
+
+TOO_OFTEN_DELAY = timedelta(minutes=5)
+"""After so long it is asked again whether a task that was woken too often may be woken."""
+
+
+class WokenTooOftenError(Exception):
+    """The loop breaker holds a task's wakes back."""
+
 
 log = structlog.get_logger("api.forwarder")
 
@@ -38,10 +48,11 @@ log = structlog.get_logger("api.forwarder")
 class Forwarder:
     """Claims deliveries, names their tasks and wakes them."""
 
-    def __init__(self, inbox: Inbox, naming: Naming, tasks: Tasks, *, poll: timedelta = POLL) -> None:
+    def __init__(self, inbox: Inbox, naming: Naming, tasks: Tasks, breaker: Breaker, *, poll: timedelta = POLL) -> None:
         self._inbox = inbox
         self._naming = naming
         self._tasks = tasks
+        self._breaker = breaker
         self._poll = poll
         self._wake = asyncio.Event()
         self._store_outages = 0
@@ -69,22 +80,26 @@ class Forwarder:
         """
         deliveries = await self._inbox.claim(BATCH, LEASE)
         self._store_outages = 0
-        named = await self._name(deliveries)
+        named, unresolved = await self._name(deliveries)
         outcomes = await self._wake_tasks(named)
+        outcomes |= await self._hand_over(unresolved)
         down = [outcome for outcome in outcomes.values() if isinstance(outcome, TemporalDownError)]
         if down:
             self._temporal_outages += 1
-        elif named:
+        elif outcomes:
             self._temporal_outages = 0
         for delivery, wakes in named:
             await self._conclude(delivery, {wake.task: outcomes.get(wake.task) for wake in wakes})
+        for delivery, _ in unresolved:
+            await self._conclude_handover(delivery, outcomes.get(delivery.id))
         if down and len(down) == len(outcomes):
             raise down[0]
         return len(deliveries)
 
-    async def _name(self, deliveries: list[Delivery]) -> Named:
-        """Settle what concerns no task; the others with whom they wake."""
+    async def _name(self, deliveries: list[Delivery]) -> tuple[Named, list[tuple[Delivery, Unresolved]]]:
+        """Settle what concerns no task; the others with whom they wake, or with what is to be resolved."""
         named: Named = []
+        unresolved: list[tuple[Delivery, Unresolved]] = []
         for delivery in deliveries:
             try:
                 found = await self._naming.wakes(delivery)
@@ -97,11 +112,14 @@ class Forwarder:
             except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
                 await self._fail(delivery, error)
             else:
-                if isinstance(found, Ignored):
-                    await self._settle(delivery, Status.IGNORED, found.reason)
-                else:
-                    named.append((delivery, found))
-        return named
+                match found:
+                    case Ignored():
+                        await self._settle(delivery, Status.IGNORED, found.reason)
+                    case Unresolved():
+                        unresolved.append((delivery, found))
+                    case _:
+                        named.append((delivery, found))
+        return named, unresolved
 
     async def _wake_tasks(self, named: Named) -> Outcomes:
         """Wake each task once for the whole batch, unless Temporal turns out to be down."""
@@ -111,9 +129,13 @@ class Forwarder:
                 by_task[wake.task].append(wake)
         outcomes: Outcomes = {}
         silent = 0
+        tripped = await self._breaker.tripped(by_task) if by_task else set()
         for task, wakes in by_task.items():
             if silent == DOWN_AFTER:
                 break
+            if task in tripped:
+                outcomes[task] = WokenTooOftenError(f"{task} was woken {self._breaker.limit} times within the hour")
+                continue
             try:
                 outcomes[task] = await self._tasks.wake(task, wakes)
                 silent = 0
@@ -123,6 +145,27 @@ class Forwarder:
             except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
                 outcomes[task] = error
         return outcomes
+
+    async def _hand_over(self, unresolved: list[tuple[Delivery, Unresolved]]) -> Outcomes:
+        """Start resolving each row, unless Temporal turns out to be down."""
+        outcomes: Outcomes = {}
+        for delivery, found in unresolved:
+            try:
+                outcomes[delivery.id] = bool(await self._tasks.resolve(delivery, found))
+            except TemporalDownError as error:
+                outcomes[delivery.id] = error
+                break
+            except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
+                outcomes[delivery.id] = error
+        return outcomes
+
+    async def _conclude_handover(self, delivery: Delivery, outcome: bool | Exception | None) -> None:
+        """Note that a row is being resolved; resolving writes the end into it, be it before this note."""
+        if outcome is True:
+            workflow_id = resolve_workflow_id(delivery.source.value, delivery.id, delivery.times_received)
+            await self._settle(delivery, Status.FORWARDED, f"handed to {workflow_id}")
+        else:
+            await self._conclude(delivery, {"": outcome})
 
     async def _conclude(self, delivery: Delivery, outcomes: dict[str, bool | Exception | None]) -> None:
         """End a delivery once all its tasks were woken; else it waits and wakes them all again."""
@@ -134,8 +177,12 @@ class Forwarder:
             # The row is not to blame, so the attempt does not count.
             await self._inbox.retry_later(delivery, delay, reason, attempts=delivery.attempts - 1)
             return
-        faults = [outcome for outcome in found if isinstance(outcome, Exception)]
-        if faults:
+        often = [outcome for outcome in found if isinstance(outcome, WokenTooOftenError)]
+        faults = [outcome for outcome in found if isinstance(outcome, Exception) and outcome not in often]
+        if often:
+            reason = f"loop breaker: {often[0]}"
+            await self._inbox.retry_later(delivery, TOO_OFTEN_DELAY, reason, attempts=delivery.attempts - 1)
+        elif faults:
             await self._fail(delivery, faults[0])
         elif True in found:
             running = ", ".join(sorted(task for task, outcome in outcomes.items() if outcome))

@@ -120,6 +120,11 @@ _LATER = """
 """
 
 
+_GAP = """
+    INSERT INTO intake_gaps (source, since, until) VALUES ($1, now() - $2::interval, now()) ON CONFLICT DO NOTHING
+"""
+
+
 class Inbox:
     """The rows of `webhook_deliveries`."""
 
@@ -137,6 +142,11 @@ class Inbox:
             )
         assert row is not None
         return Receipt(id=row["id"], times_received=row["times_received"])
+
+    async def note_gap(self, source: Source, seconds: float) -> None:
+        """Mark that deliveries of a sender were refused from so many seconds ago until now."""
+        async with self._connection() as connection:
+            await connection.execute(_GAP, source, timedelta(seconds=seconds))
 
     async def claim(self, limit: int, lease: timedelta) -> list[Delivery]:
         """Lease due deliveries, oldest first; nobody else gets them until the lease runs out."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.breaker import WAKES_PER_HOUR
 from workflows.problems import EX_CONFIG, PREFIX, Secret, cause, explain_settings, secret_files
 from workflows.projects import OrchConfig, parse_orch_toml
 
@@ -41,6 +42,8 @@ class ApiSettings(BaseSettings):
     """The address the API listens on."""
     api_port: int = Field(default=8700, ge=0, le=65535)
     """The port the API listens on."""
+    wakes_per_hour: int = Field(default=WAKES_PER_HOUR, ge=1)
+    """The number of wakes of a task in an hour above which the loop breaker holds them back."""
     plane_webhook_secret: Secret
     """The secret Plane showed when the webhook was created."""
     plane_webhook_secret_previous: Secret | None = None

@@ -1,6 +1,7 @@
 """Waking a task: the one place where the API talks to Temporal about tasks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
@@ -8,8 +9,10 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.naming import Wake
-from workflows.names import SHARED_QUEUE, task_workflow_id
+from api.inbox import Delivery
+from api.naming import Unresolved, Wake
+from workflows.contracts.resolving import ResolveDelivery
+from workflows.names import SHARED_QUEUE, resolve_workflow_id, task_workflow_id
 from workflows.state import TaskInput
 
 RPC_TIMEOUT = timedelta(seconds=5)
@@ -43,21 +46,44 @@ class Tasks:
         running = False
         for wake in sorted(by_topic.values(), key=lambda wake: not wake.start):
             try:
-                await self._send(task, wake)
+                with _outages():
+                    await self._send(task, wake)
             except RPCError as error:
-                if error.status in _OUR_FAULT:
+                if error.status is not RPCStatusCode.NOT_FOUND:
                     raise
-                if error.status is not RPCStatusCode.NOT_FOUND or _namespace_is_missing(error):
-                    raise TemporalDownError(one_line(error)) from error
-            except OSError as error:
-                raise TemporalDownError(one_line(error)) from error
-            except RuntimeError as error:
-                if "Failed client connect" not in str(error):
-                    raise
-                raise TemporalDownError(one_line(error)) from error
             else:
                 running = True
         return running
+
+    async def resolve(self, delivery: Delivery, found: Unresolved) -> str:
+        """Hand a delivery to the workflow that finds out whom it concerns; its id. Repeating it does no harm.
+
+        Raises:
+            TemporalDownError: Temporal can not be asked now.
+        """
+        workflow_id = resolve_workflow_id(delivery.source.value, delivery.id, delivery.times_received)
+        argument = ResolveDelivery(
+            source=delivery.source.value,
+            row=delivery.id,
+            times_received=delivery.times_received,
+            repository=found.repository,
+            names=tuple(found.names),
+            sha=found.sha,
+            branch=found.branch,
+            hint=found.hint,
+        )
+        with _outages():
+            await self._client.start_workflow(
+                "ResolveWorkflow",
+                argument,
+                id=workflow_id,
+                task_queue=SHARED_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=f"Whose is {found.sha[:10] or found.branch} of {found.repository}?"[:200],
+                rpc_timeout=RPC_TIMEOUT,
+            )
+        return workflow_id
 
     async def _send(self, task: str, wake: Wake) -> None:
         workflow_id = task_workflow_id(task)
@@ -78,6 +104,24 @@ class Tasks:
             static_summary=f"Plane item {task}",
             rpc_timeout=RPC_TIMEOUT,
         )
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    """Tell Temporal's absence from everything else. A workflow that is not found is no outage."""
+    try:
+        yield
+    except RPCError as error:
+        missing = error.status is RPCStatusCode.NOT_FOUND and not _namespace_is_missing(error)
+        if missing or error.status in _OUR_FAULT:
+            raise
+        raise TemporalDownError(one_line(error)) from error
+    except OSError as error:
+        raise TemporalDownError(one_line(error)) from error
+    except RuntimeError as error:
+        if "Failed client connect" not in str(error):
+            raise
+        raise TemporalDownError(one_line(error)) from error
 
 
 def _namespace_is_missing(error: RPCError) -> bool:

@@ -55,12 +55,12 @@ def describe(
         for name in ("plane", "gitea", "telegram"):
             values[f"ORCH_{name.upper()}_URL"] = f"http://{LOOPBACK}:{ports[name]}"
         values |= {name: secrets[name] for name in (*_TOKENS, *_WEBHOOK_SECRETS)}
-    if "worker" in services:
+    if {"worker", "sandbox"} <= set(services):
         values |= {
             "ORCH_ISOLATION": "preferred",
             "ORCH_PLANE_RATE": "50",
             # The sandbox has no rate to spare: what a lost webhook hides is found while a person still looks.
-            "ORCH_RECONCILE_INTERVAL": "10",
+            "ORCH_RECONCILE_INTERVAL": "5",
             "ORCH_SCRIPTED_PLAYBOOK": str(home.root / "playbook.json"),
             "ORCH_TELEGRAM_CHAT": "424242",
         }

@@ -23,6 +23,8 @@ class FakeTemporal:
     running: set[str] = field(default_factory=set)
     signals: list[tuple[str, Hint]] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
+    resolving: list[tuple[str, Any]] = field(default_factory=list)
+    """Started without a signal: rows handed to the resolving workflow."""
     error: Callable[[str], Exception | None] = lambda _: None
     before: Callable[[], Awaitable[None]] | None = None
     """Awaited in each call: a test's way into the moment between claim and settling."""
@@ -33,9 +35,12 @@ class FakeTemporal:
         return cast("Client", self)
 
     async def start_workflow(self, workflow: str, arg: object, **options: Any) -> None:
-        """Signal with start."""
+        """Signal with start, or (resolving) a plain start."""
         workflow_id: str = options["id"]
         await self._enter(workflow_id)
+        if "start_signal" not in options:
+            self.resolving.append((workflow_id, arg))
+            return
         if workflow_id not in self.running:
             self.starts.append({"workflow": workflow, "arg": arg, **options})
             self.running.add(workflow_id)

@@ -17,7 +17,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.leases import Leases
-from workflows.contracts import gates, items, landing, leases, ledger, pull_requests, workspaces
+from workflows.contracts import gates, items, landing, leases, ledger, pull_requests, resolving, workspaces
 from workflows.model import (
     Candidate,
     Done,
@@ -391,6 +391,19 @@ class FakeWorld:
         if all(known.act.act_id != arg.act.act_id for known in self.acts):
             self.acts.append(arg)
         return answer
+
+    # -- resolving -------------------------------------------------------------------------------------------
+
+    @activity.defn
+    async def resolve_delivery(self, arg: resolving.ResolveDelivery) -> resolving.Resolution:
+        """Nobody is concerned unless the script says so."""
+        nobody = resolving.Resolution(end=resolving.RowEnd.IGNORED, reason="nobody's")
+        return await self._answer("resolve_delivery", arg, lambda: nobody)
+
+    @activity.defn
+    async def settle_row(self, arg: resolving.SettleRow) -> Done:
+        """Nothing is kept."""
+        return await self._answer("settle_row", arg, Done)
 
     # -- how all of them answer ------------------------------------------------------------------------------
 

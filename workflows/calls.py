@@ -31,6 +31,7 @@ async def call(
     summary: str,
     queue: str = SHARED_QUEUE,
     limit: timedelta = ATTEMPT_LIMIT,
+    patience: timedelta | None = None,
     wait_for_cancel: bool = True,
 ) -> Result:
     """Run an activity to its end, retrying what could not be found out for as long as it takes.
@@ -41,6 +42,7 @@ async def call(
         summary: what it does, for the Web UI's event list.
         queue: the task queue it runs on.
         limit: how long one attempt may take.
+        patience: how long all attempts together may take; for ever if None.
         wait_for_cancel: whether a cancellation waits until the attempt has really ended; needless for reads.
     """
     result: Result = await workflow.execute_activity(
@@ -48,6 +50,7 @@ async def call(
         arg,
         task_queue=queue,
         start_to_close_timeout=limit,
+        schedule_to_close_timeout=patience,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=_RETRY,
         cancellation_type=(

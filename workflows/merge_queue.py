@@ -87,7 +87,7 @@ class LeaseQueue:
             return
         holder = await call(
             leases.inspect_holder,
-            leases.InspectHolder(holder=holding.request.holder),
+            leases.InspectHolder(holder=holding.request.holder, asked_at=holding.request.at),
             summary=f"does {holding.request.holder} live?",
         )
         if holder.running:

@@ -72,6 +72,12 @@ def environment_workflow_id(owner: str, repo: str, environment: str) -> str:
     return f"env/{owner}/{repo}/{environment}"
 
 
+def resolve_workflow_id(source: str, row: int, times_received: int) -> str:
+    """`resolve/gitea/7` finds out whom row 7 of the inbox concerns; `resolve/gitea/7/2` when it came again."""
+    again = f"/{times_received}" if times_received > 1 else ""
+    return f"resolve/{source}/{row}{again}"
+
+
 def reconcile_workflow_id(project: str) -> str:
     """The Schedule of a project's reconcile passes, and the prefix of each pass."""
     return f"reconcile/{project}"

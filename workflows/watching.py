@@ -1,5 +1,6 @@
 """Watching what people do while a stage works: they win over any agent, at any time."""
 
+import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
@@ -121,10 +122,12 @@ async def _nothing_for(run: TaskRun, patience: timedelta) -> bool:
     """Wait for a hint or a command; True if there was none for so long."""
     try:
         await workflow.wait_condition(
-            lambda: bool(run.unsurveyed & SURVEYED or run.commands()),
+            lambda: bool(run.unsurveyed & SURVEYED or run.commands() or run.unwanted or run.watch_stops),
             timeout=patience,
             timeout_summary="look at what people have done",
         )
     except TimeoutError:
         return True
+    if run.watch_stops:
+        raise asyncio.CancelledError
     return False

@@ -17,7 +17,7 @@ STORY = (
 )
 
 SHOP_STORY = (
-    "A shop charges 10.014999999999999 for an order and a test says it must not: Olga asks for a fix, decides once, on "
+    "A shop charges 10.014999999999999 for an order and a test says it must not: Olga asks for a fix and decides on "
     "the spec, and the fix lands only after exactly that commit passed."
 )
 COPY_STORY = (

@@ -35,6 +35,10 @@ class Person:
         """Move an item to a state."""
         await self._send("PATCH", f"/_sandbox/ui/items/{key}", {"actor": PERSON, "state": state})
 
+    async def lose_webhooks(self, count: int) -> None:
+        """Let Plane lose its next deliveries, as a restart of it or of us would."""
+        await self._send("PUT", "/_sandbox/faults", {"webhooks": {"drop_next": count}})
+
     async def state(self, key: str) -> str:
         """The state an item is in."""
         root = f"/api/v1/workspaces/{WORKSPACE}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from api.cli import connect, demo_lines, records, wording
+from api.cli import acts, connect, demo_lines, records, wording
 from api.cli.demo_person import Person
 from api.cli.outcome import CliError, Exit
 from deploy import environment
@@ -117,8 +117,8 @@ class Play:
                     return row
                 digest = row["spec_digest"]
                 if digest and digest not in decided and await person.state(key) == "Awaiting approval":
+                    await self._decide(person, key, digest, first=not decided)
                     decided.add(digest)
-                    await self._approve(person, key, digest)
             await asyncio.sleep(POLL)
 
     async def _tell(
@@ -138,12 +138,23 @@ class Play:
         self.line(name if name != stage else "", text, event["sha"] if news else "", event["at"])
         return str(name)
 
-    async def _approve(self, person: Person, key: str, digest: str) -> None:
+    async def _decide(self, person: Person, key: str, digest: str, *, first: bool) -> None:
+        """In the demo's own story Olga rejects the first spec, and Plane loses word of her approval."""
         link = await person.spec_link()
         self.line(f"{PERSON}:", f"sees {key} in Awaiting approval and reads the spec:")
         self.line("", link)
+        own_story = self.spec.import_git is None
+        if own_story and first:
+            reason = "say how halves are rounded"
+            await acts.decide(self.status.environment, "reject", key, digest=digest, reason=reason, actor=PERSON)
+            self.line(f"{PERSON}:", f"rejects it: orch task reject {key} --reason '{reason}'")
+            return
+        if own_story:
+            await person.lose_webhooks(1)
         await person.move(key, "Approved")
         self.line(f"{PERSON}:", f"moves {key} to Approved: exactly the spec with digest {digest}")
+        if own_story:
+            self.line("", "that webhook is lost on the way; the next look at Plane finds out")
 
     def _check(self, row: records.Row) -> None:
         if row["outcome"] == "done":

@@ -3,9 +3,10 @@
 Dispatch is on `X-Gitea-Event-Type`: `X-Gitea-Event` has one value for different things.
 """
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, StringConstraints
 
@@ -15,9 +16,14 @@ from workflows.model import Frozen
 EVENT_HEADER = "X-Gitea-Event-Type"
 DELIVERY_HEADER = "X-Gitea-Delivery"
 SIGNATURE_HEADER = "X-Gitea-Signature"
+FORGEJO_EVENT_HEADER = "X-Forgejo-Event-Type"
+FORGEJO_DELIVERY_HEADER = "X-Forgejo-Delivery"
+FORGEJO_SIGNATURE_HEADER = "X-Forgejo-Signature"
+"""Forgejo's twins of the three: the same values under its own name."""
 
 HEADS = "refs/heads/"
 
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 Sha = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 
 
@@ -34,6 +40,8 @@ class BranchEvent(Frozen):
     subject: Subject
     repo: str
     branch: str
+    sha: str = ""
+    """The branch's new head, where a push tells it."""
     what: str
 
 
@@ -57,7 +65,8 @@ Event = BranchEvent | CommitEvent | OtherEvent
 
 def verify(body: bytes, headers: Headers, secrets: Sequence[bytes]) -> bool:
     """Whether Gitea signed exactly these bytes with one of our secrets."""
-    return signature_matches(body, header(headers, SIGNATURE_HEADER), secrets)
+    signature = header(headers, SIGNATURE_HEADER) or header(headers, FORGEJO_SIGNATURE_HEADER)
+    return signature_matches(body, signature, secrets)
 
 
 def parse(body: bytes, headers: Headers) -> Event:
@@ -66,7 +75,8 @@ def parse(body: bytes, headers: Headers) -> Event:
     Raises:
         PayloadError: the body can not be read, or the headers do not say what it is.
     """
-    kind = header(headers, EVENT_HEADER) or header(headers, "X-Gitea-Event")
+    names = (EVENT_HEADER, FORGEJO_EVENT_HEADER, "X-Gitea-Event", "X-Forgejo-Event")
+    kind = next(filter(None, (header(headers, name) for name in names)), "")
     if not kind:
         raise PayloadError(f"the header {EVENT_HEADER} is missing: what kind of event this is can not be told")
     payload = read_json(body)
@@ -94,6 +104,7 @@ class _OfRepository(Frozen):
 
 class _Push(_OfRepository):
     ref: Text
+    after: Any = None
 
 
 class _CreateOrDelete(_OfRepository):
@@ -135,7 +146,9 @@ def _push(payload: object) -> Event:
     if not push.ref.startswith(HEADS):
         return OtherEvent(what=f"pushes to {push.ref}, which is not a branch")
     branch = push.ref.removeprefix(HEADS)
-    return BranchEvent(subject=Subject.BRANCH, repo=push.repository.full_name, branch=branch, what="branch pushed")
+    sha = push.after if isinstance(push.after, str) and _SHA.fullmatch(push.after) else ""
+    repo = push.repository.full_name
+    return BranchEvent(subject=Subject.BRANCH, repo=repo, branch=branch, sha=sha, what="branch pushed")
 
 
 def _create_or_delete(kind: str, payload: object) -> Event:

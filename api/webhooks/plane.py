@@ -38,6 +38,10 @@ class ItemEvent(Frozen):
     """The state's name, where the envelope tells it (v1)."""
     shelved: bool = False
     """Archived, deleted or a draft: nothing that work could start on."""
+    actor: UUID | None = None
+    """Who changed it (v1)."""
+    moved_to: UUID | None = None
+    """The state it was moved to, if that is what changed, and if it is still there in the snapshot (v1)."""
 
 
 class CommentEvent(Frozen):
@@ -46,6 +50,11 @@ class CommentEvent(Frozen):
     change: Change
     item_id: UUID | None = None
     """None where the delivery does not say which item it was."""
+    actor: UUID | None = None
+    """Who wrote or changed it (v1)."""
+    external_source: str = ""
+    external_id: str = ""
+    """What its writer calls it: our own comments carry their intent key."""
 
 
 class OtherEvent(Frozen):
@@ -84,6 +93,8 @@ _Sequence = Annotated[int, Field(ge=1, lt=1 << 31)]
 class _EnvelopeV1(Frozen):
     event: Text
     action: Text = ""
+    activity: Any = None
+    """Only tells our own echoes apart, so whatever its shape, the delivery can be read."""
     data: dict[str, Any]
 
 
@@ -99,6 +110,7 @@ class _Id(Frozen):
 
 
 class _State(Frozen):
+    id: Any = None
     name: Text
 
 
@@ -120,6 +132,8 @@ class _ItemV1(_Item):
 
 
 class _Comment(Frozen):
+    external_source: Any = None
+    external_id: Any = None
     issue: Annotated[UUID | None, _Optional] = Field(
         default=None, validation_alias=AliasChoices("issue", "issue_id", "work_item", "work_item_id")
     )
@@ -131,14 +145,26 @@ def _parse_v1(payload: dict[str, Any]) -> Event:
     if change is None:
         return OtherEvent(what=f"{envelope.event} {envelope.action}".strip())
     if envelope.event == "issue_comment":
-        return CommentEvent(change=change, item_id=fit(_Comment, envelope.data).issue)
+        comment = fit(_Comment, envelope.data)
+        return CommentEvent(
+            change=change,
+            item_id=comment.issue,
+            actor=_actor(envelope.activity),
+            external_source=_text(comment.external_source),
+            external_id=_text(comment.external_id),
+        )
     if envelope.event != "issue":
         return OtherEvent(what=f"{envelope.event} {change}")
     if change is Change.DELETED:
         return ItemEvent(change=change, item_id=fit(_Id, envelope.data).id)
     item = fit(_ItemV1, envelope.data)
-    name = item.state.name if isinstance(item.state, _State) else None
-    return _item_event(change, item, name)
+    state = item.state if isinstance(item.state, _State) else None
+    event = _item_event(change, item, state.name if state else None)
+    moved_to = _moved_to(envelope.activity)
+    seen = _uuid(state.id) if state else None
+    return event.model_copy(
+        update={"actor": _actor(envelope.activity), "moved_to": moved_to if seen in (None, moved_to) else None}
+    )
 
 
 def _parse_v2(payload: dict[str, Any]) -> Event:
@@ -167,6 +193,29 @@ def _item_event(change: Change, item: _Item, state_name: str | None) -> ItemEven
         state_name=state_name,
         shelved=item.shelved,
     )
+
+
+def _actor(activity: object) -> UUID | None:
+    actor = activity.get("actor") if isinstance(activity, dict) else None
+    return _uuid(actor.get("id")) if isinstance(actor, dict) else None
+
+
+def _moved_to(activity: object) -> UUID | None:
+    """API keys call the field `state`, the web UI `state_id`."""
+    if not isinstance(activity, dict) or activity.get("field") not in ("state", "state_id"):
+        return None
+    return _uuid(activity.get("new_value"))
+
+
+def _uuid(value: object) -> UUID | None:
+    try:
+        return UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and value.isprintable() and len(value) <= 500 else ""
 
 
 def _change(word: str) -> Change | None:

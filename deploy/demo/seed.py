@@ -66,8 +66,13 @@ async def seed(home: Home, ports: Mapping[str, int], secrets: Mapping[str, str])
         plane = await _post(session, ports["plane"], _plane(ports, secrets))
         await _post(session, ports["gitea"], _gitea(spec, ports, secrets))
     write_private(home.config_file, _orch_toml(spec, plane, ports))
-    change = shop.NOTE if spec.import_git else shop.CHANGE
-    write_private(playbook_file(home), json.dumps(playbook.playbook(change), indent=2) + "\n")
+    play = playbook.playbook(shop.NOTE) if spec.import_git else _story()
+    write_private(playbook_file(home), json.dumps(play, indent=2) + "\n")
+
+
+def _story() -> dict[str, list[list[playbook.Step]]]:
+    """The demo's own: one rejected spec, one red CI, then done."""
+    return playbook.playbook(shop.FIRST_TRY, shop.CHANGE, rejected_once=True)
 
 
 def playbook_file(home: Home) -> Path:

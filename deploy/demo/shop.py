@@ -61,6 +61,9 @@ def total(prices, vat):
     return sum(prices) * (1 + vat)
 '''
 
+_EXACT = "    return sum(prices) * (1 + vat)\n"
+_ROUNDED_BY_FLOAT = "    return round(sum(prices) * (1 + vat), 2)\n"
+
 _ROUNDED = """\
     exact = sum(Decimal(str(price)) for price in prices) * (1 + Decimal(str(vat)))
     return float(exact.quantize(Decimal("0.01"), ROUND_HALF_UP))
@@ -105,16 +108,22 @@ def files(production_url: str) -> dict[str, str]:
     }
 
 
+FIRST_TRY: list[dict[str, object]] = [
+    {"replace": "orders.py", "old": _EXACT, "new": _ROUNDED_BY_FLOAT},
+    {"commit": "{key}: round totals"},
+]
+"""The developer's first steps in the demo's own repository: binary floats, so that CI is red."""
+
 CHANGE: list[dict[str, object]] = [
     {
         "replace": "orders.py",
         "old": '"""Orders of a small shop."""\n',
         "new": '"""Orders of a small shop."""\n\nfrom decimal import ROUND_HALF_UP, Decimal\n',
     },
-    {"replace": "orders.py", "old": "    return sum(prices) * (1 + vat)\n", "new": _ROUNDED},
+    {"replace": "orders.py", "old": _ROUNDED_BY_FLOAT, "new": _ROUNDED},
     {"commit": "{key}: round totals to whole cents, half up"},
 ]
-"""The developer's steps in the demo's own repository."""
+"""The developer's second try, with the failing test's words at hand."""
 
 NOTE: list[dict[str, object]] = [
     {"write": "docs/tasks/{key}/change.md", "text": "# {title}\n\nThe scripted agent leaves this note.\n"},

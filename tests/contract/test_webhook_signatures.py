@@ -113,22 +113,41 @@ def test_digests_are_never_compared_with_equals() -> None:
     assert not [node for node in ast.walk(function) if isinstance(node, ast.Compare)]
 
 
-def item(change: Change, state: str | None) -> ItemEvent:
+BOT = UUID("68033053-876e-447a-8f45-420c79888946")
+OLGA = UUID("ab28899a-c6fb-4cf8-8e1d-5f1de917b7d2")
+IN_PROGRESS = UUID("3d25c9bf-e37d-48a6-84af-531092266ac0")
+DONE = UUID("87cd1423-fbc6-4496-ad2e-345a06b8af03")
+
+
+def item(change: Change, state: str | None, actor: UUID | None = None, moved_to: UUID | None = None) -> ItemEvent:
     """The recorded item."""
-    return ItemEvent(change=change, item_id=ITEM, project_id=PROJECT, sequence_id=1, state_name=state)
+    return ItemEvent(
+        change=change,
+        item_id=ITEM,
+        project_id=PROJECT,
+        sequence_id=1,
+        state_name=state,
+        actor=actor,
+        moved_to=moved_to,
+    )
+
+
+def comment(change: Change) -> CommentEvent:
+    """The recorded comment."""
+    return CommentEvent(change=change, item_id=ITEM, actor=BOT, external_source="delivery-app", external_id="c-1")
 
 
 PLANE_EVENTS = {
-    "issue_comment_created": CommentEvent(change=Change.CREATED, item_id=ITEM),
-    "issue_comment_updated": CommentEvent(change=Change.UPDATED, item_id=ITEM),
-    "issue_created": item(Change.CREATED, "Todo"),
-    "issue_updated_assignees_via_ui": item(Change.UPDATED, "Done"),
-    "issue_updated_description_via_ui": item(Change.UPDATED, "Done"),
-    "issue_updated_labels_via_api": item(Change.UPDATED, "In Progress"),
-    "issue_updated_labels_via_ui": item(Change.UPDATED, "Done"),
-    "issue_updated_priority": item(Change.UPDATED, "In Progress"),
-    "issue_updated_state_via_api": item(Change.UPDATED, "In Progress"),
-    "issue_updated_state_via_ui": item(Change.UPDATED, "Done"),
+    "issue_comment_created": comment(Change.CREATED),
+    "issue_comment_updated": comment(Change.UPDATED),
+    "issue_created": item(Change.CREATED, "Todo", BOT),
+    "issue_updated_assignees_via_ui": item(Change.UPDATED, "Done", OLGA),
+    "issue_updated_description_via_ui": item(Change.UPDATED, "Done", OLGA),
+    "issue_updated_labels_via_api": item(Change.UPDATED, "In Progress", OLGA),
+    "issue_updated_labels_via_ui": item(Change.UPDATED, "Done", OLGA),
+    "issue_updated_priority": item(Change.UPDATED, "In Progress", BOT),
+    "issue_updated_state_via_api": item(Change.UPDATED, "In Progress", BOT, IN_PROGRESS),
+    "issue_updated_state_via_ui": item(Change.UPDATED, "Done", OLGA, DONE),
     "project_created": plane.OtherEvent(what="project created"),
     "project_deleted_from_source": plane.OtherEvent(what="project deleted"),
     "v2_workitem_updated_from_docs": item(Change.UPDATED, None),
@@ -151,12 +170,14 @@ def test_every_recorded_plane_delivery_has_an_expectation() -> None:
 def test_a_backlog_out_of_order_reads_as_the_same_item_three_times() -> None:
     """Deliveries that come out of order all show the item's latest state and read as the same hint."""
     bodies = [d["body"] for d in recorded("plane/webhook_backlog_three_state_changes_out_of_order.json")["deliveries"]]
-    assert [plane.parse(plane_bytes(body), {}) for body in bodies] == [item(Change.UPDATED, "In Progress")] * 3
+    hints = [plane.parse(plane_bytes(body), {}) for body in bodies]
+    shown = item(Change.UPDATED, "In Progress", OLGA)
+    assert hints == [shown.model_copy(update={"moved_to": IN_PROGRESS}), shown, shown]
 
 
 def test_the_signature_vector_is_read() -> None:
     """The captured raw bytes are read as they are."""
-    assert plane.parse(BODY, {}) == item(Change.UPDATED, "In Progress")
+    assert plane.parse(BODY, {}) == item(Change.UPDATED, "In Progress", BOT, IN_PROGRESS)
 
 
 def test_a_deleted_item_needs_no_more_than_its_id() -> None:
@@ -215,9 +236,9 @@ def test_a_shelved_item_says_so(field: str) -> None:
     assert (shelved.shelved, kept.shelved) == (True, False)
 
 
-def branch(what: str, name: str = "task/PAY-1-retry") -> BranchEvent:
+def branch(what: str, name: str = "task/PAY-1-retry", sha: str = "") -> BranchEvent:
     """An event of the recorded branch."""
-    return BranchEvent(subject=Subject.BRANCH, repo="acme/payments", branch=name, what=what)
+    return BranchEvent(subject=Subject.BRANCH, repo="acme/payments", branch=name, sha=sha, what=what)
 
 
 def pull_request(action: str) -> BranchEvent:
@@ -252,10 +273,10 @@ GITEA_EVENTS = {
     "pull_request_synchronized": pull_request("synchronized"),
     "pull_request_synchronized_force_push": pull_request("synchronized"),
     "push_branch_deleted_tag_only": gitea.OtherEvent(what="pushes to refs/tags/v1.0.0, which is not a branch"),
-    "push_force": branch("branch pushed"),
-    "push_main_after_merge": branch("branch pushed", "main"),
-    "push_new_branch": branch("branch pushed"),
-    "push_update": branch("branch pushed"),
+    "push_force": branch("branch pushed", sha=HEAD),
+    "push_main_after_merge": branch("branch pushed", "main", "6d2c5229887b99ea9ba12eb121e2502c3681c7d2"),
+    "push_new_branch": branch("branch pushed", sha="2805ea5050b0705743c3582957c18b81dd8e96b8"),
+    "push_update": branch("branch pushed", sha="1a0033d12baaf3c9be28dd88454dac58200850f9"),
     "status_failure_external": commit("status failure"),
     "status_pending": commit("status pending"),
     "status_success": commit("status success"),

@@ -32,7 +32,14 @@ Seen = TypeVar("Seen")
 Row = dict[str, Any]
 
 SERVICES = ("postgres", "temporal", "sandbox", "api", "worker")
-AWAY = (OSError, TimeoutError, aiohttp.ClientError, asyncpg.PostgresError, asyncpg.InterfaceError)
+AWAY = (
+    OSError,
+    TimeoutError,
+    aiohttp.ClientError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """What is raised while a server that was killed is not back yet."""
 POLL = 0.1
 PATIENCE = 90.0
@@ -218,7 +225,7 @@ class Orch:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 run_id = process.environ().get("ORCH_RUN_ID", "")
-                if run_id.startswith(prefix) and processes.is_alive(process):
+                if run_id.startswith(f"{self.stack.home.root}/{prefix}") and processes.is_alive(process):
                     found.append(process)
         return found
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.e2e.auditor import Auditor
 from tests.e2e.harness import Orch
+from workflows.names import task_workflow_id
 
 pytestmark = pytest.mark.embedded
 
@@ -34,4 +35,28 @@ async def test_told_to_stop_a_worker_finishes_what_it_runs(orch: Orch) -> None:
     await orch.back("worker", old, key)
     assert "exit code 0" in str(orch.stack.status().service("worker").last_exit)
     assert await orch.attempts(key, "development") == ["ok"]
+    await Auditor(orch).check(key)
+
+
+async def test_a_frozen_worker_wakes_up_too_late(orch: Orch) -> None:
+    """A worker that stood still until its work was given away does not do it twice when it wakes up."""
+    orch.play(developer=1.5)
+    key = await orch.start("Freeze the worker during the development")
+    await orch.approve_when_asked(key)
+    agents = await orch.running(f"{key}/g1/development/r1/agent", key)
+    orch.signal("worker", signal.SIGSTOP)
+    try:
+        await orch.gone(agents, key)
+        client = await orch.temporal()
+
+        async def given_away() -> bool:
+            described = await client.get_workflow_handle(task_workflow_id(key)).describe()
+            pending = described.raw_description.pending_activities
+            return any(one.attempt > 1 for one in pending)
+
+        await orch.until(f"{key} is given to another attempt", given_away, key)
+    finally:
+        orch.signal("worker", signal.SIGCONT)
+    await orch.done(key)
+    assert (await orch.attempts(key, "development")).count("ok") == 1
     await Auditor(orch).check(key)

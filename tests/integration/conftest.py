@@ -18,18 +18,20 @@ import pytest
 
 from api.inbox import Inbox, open_pool
 
-MIGRATION = Path(__file__).parents[2] / "deploy/migrations/versions/0001_first_light.py"
+MIGRATIONS = Path(__file__).parents[2] / "deploy/migrations/versions"
 
 
 def migration_statements() -> tuple[str, ...]:
-    """The tables, taken from the migration itself."""
-    spec = importlib.util.spec_from_file_location("first_light", MIGRATION)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    statements: tuple[str, ...] = module.TABLES
-    return statements
+    """The tables and indexes, taken from the migrations themselves, oldest first."""
+    statements: list[str] = []
+    for path in sorted(MIGRATIONS.glob("[0-9]*.py")):
+        spec = importlib.util.spec_from_file_location(f"migration_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        statements += module.TABLES
+    return tuple(statements)
 
 
 @dataclass
@@ -101,7 +103,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 async def schema(postgres: Postgres) -> None:
-    """The tables of the first migration."""
+    """The tables of all migrations."""
     connection = await asyncpg.connect(postgres.url)
     for statement in migration_statements():
         await connection.execute(statement)
@@ -112,7 +114,10 @@ async def schema(postgres: Postgres) -> None:
 async def pool(postgres: Postgres, schema: None) -> AsyncIterator[asyncpg.Pool]:
     """The API's own pool on empty tables."""
     pool = await open_pool(postgres.url)
-    await pool.execute("TRUNCATE webhook_deliveries, items, tasks, pushed_shas RESTART IDENTITY")
+    await pool.execute(
+        "TRUNCATE webhook_deliveries, items, tasks, pushed_shas, effects, notifications, operator_acts, intake_gaps"
+        " RESTART IDENTITY"
+    )
     yield pool
     try:
         await asyncio.wait_for(pool.close(), 5)

@@ -16,6 +16,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from api import forwarder as forwarder_module
+from api.breaker import Breaker
 from api.forwarder import ATTEMPTS, Forwarder
 from api.inbox import Delivery, Inbox, Source
 from api.naming import Ignored, Naming, Wake
@@ -44,7 +45,8 @@ CONFIG = OrchConfig(
 
 def make_forwarder(pool: asyncpg.Pool, client: Client, **options: Any) -> Forwarder:
     """A forwarder as the composition root builds it."""
-    return Forwarder(Inbox(pool), Naming(pool, CONFIG), Tasks(client), **options)
+    breaker = options.pop("breaker", None) or Breaker(pool)
+    return Forwarder(Inbox(pool), Naming(pool, CONFIG), Tasks(client), breaker, **options)
 
 
 @pytest.fixture

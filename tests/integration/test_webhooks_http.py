@@ -366,6 +366,44 @@ async def test_postgresql_down_is_never_a_success(api: Api, postgres: Postgres) 
     assert await api.gitea() == 202
 
 
+async def test_an_outage_leaves_a_gap_on_record(api: Api, pool: asyncpg.Pool, postgres: Postgres) -> None:
+    """The first delivery stored after an outage marks, once, from when on each sender was refused."""
+    with postgres.down():
+        assert await api.gitea() == 503
+        api.now[0] = 60.0
+        with pytest.raises((ServerDisconnectedError, ConnectionResetError)):
+            await api.plane()
+        api.now[0] = 90.0
+    assert await api.plane() == 202
+    assert await api.gitea() == 202
+    gaps = await pool.fetch("SELECT source, extract(epoch FROM until - since)::int FROM intake_gaps ORDER BY 1")
+    assert [tuple(gap) for gap in gaps] == [("gitea", 90), ("plane", 30)]
+
+
+async def test_without_an_outage_there_is_no_gap(api: Api, pool: asyncpg.Pool) -> None:
+    """Deliveries that were all stored leave no marker."""
+    assert await api.plane() == 202
+    assert await pool.fetchval("SELECT count(*) FROM intake_gaps") == 0
+
+
+async def test_a_gap_that_can_not_be_recorded_costs_no_delivery_and_is_not_forgotten(
+    api: Api, pool: asyncpg.Pool, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing marker leaves the delivery accepted, and the next delivery writes it."""
+
+    async def fail(*_: object) -> None:
+        raise asyncpg.InterfaceError("made up")
+
+    with postgres.down():
+        assert await api.gitea() == 503
+    with monkeypatch.context() as patch:
+        patch.setattr(Inbox, "note_gap", fail)
+        assert await api.gitea() == 202
+    assert await pool.fetchval("SELECT count(*) FROM intake_gaps") == 0
+    assert await api.gitea(b'{"again": 1}') == 202
+    assert await pool.fetchval("SELECT source FROM intake_gaps") == "gitea"
+
+
 async def test_a_postgresql_that_hangs_is_answered_in_time(api: Api, pool: asyncpg.Pool) -> None:
     """An insert that does not end is given up within five seconds and answered 503."""
     async with pool.acquire() as other, other.transaction():

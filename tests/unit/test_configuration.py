@@ -53,7 +53,7 @@ def problems_of(text: str) -> list[str]:
         ('name = "payments"', 'name = "p"\nbsae = "x"', "PAY.repository.bsae: unknown, meant base?"),
         ('name = "payments"', 'name = "p"\nzzz = 1', "PAY.repository.zzz: is not known; known here: owner, name, base"),
         ("[projects.PAY.states]", "[projects.PAY.states", "is not TOML: "),
-        ('plane_workspace = "acme"', "plane_workspace = 1", "plane_workspace: input should be a valid string; mend it there"),
+        ('plane_workspace = "acme"', "plane_workspace = 1", "plane_workspace: input should be a valid string; "),
     ],
 )  # fmt: skip
 def test_each_fault_of_orch_toml_says_where_what_and_how(old: str, new: str, said: str) -> None:

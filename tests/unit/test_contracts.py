@@ -24,6 +24,9 @@ from activities.landing import Landing
 from activities.leases import Leases
 from activities.ledger import Ledger
 from activities.pull_requests import PullRequests
+from activities.reconcile import Reconcile
+from activities.resolving import Resolving
+from activities.situations import Situations
 from activities.workspaces import Workspaces
 from tests.fake_world import FakeWorld, activities_of
 from workflows import names
@@ -69,6 +72,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Callable[
         "deployments": Deployments,
         "leases": Leases,
         "ledger": Ledger,
+        "situations": Situations,
+        "reconcile": Reconcile,
+        "resolving": Resolving,
     }
     made: dict[str, Any] = {name: object.__new__(kind) for name, kind in kinds.items()}
     settings = SimpleNamespace(host_name=HOST, plane_rate=1.0, agent_slots=2)
@@ -90,8 +96,12 @@ QUEUES = {
     names.SHARED_QUEUE: {
         "read_policy", "evaluate_gate", "ensure_pull_request", "post_review", "claim_host", "request_lease",
         "release_lease", "open_lease", "close_lease", "inspect_holder", "record_progress", "record_act",
+        "resolve_delivery", "settle_row",
     },
-    names.PLANE_QUEUE: {"begin_generation", "ask_decision", "post_comment", "move_item", "evaluate_gate"},
+    names.PLANE_QUEUE: {
+        "begin_generation", "ask_decision", "settle_decision", "show_status", "post_comment", "move_item",
+        "read_situation", "reconcile_project", "evaluate_gate",
+    },
     names.host_control_queue(HOST): {"claim_host"},
     names.host_work_queue(HOST): {
         "prepare_workspace", "publish_work", "run_tests", "remove_workspaces", "build_candidate", "land", "deploy",

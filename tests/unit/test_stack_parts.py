@@ -177,7 +177,7 @@ def test_sandbox_configuration(home: Home) -> None:
     config = sandbox_config(home, PORTS)
     assert set(config) == {
         *("home", "host", "plane_port", "gitea_port", "telegram_port", "production_port"),
-        *("plane_public_url", "gitea_public_url"),
+        *("plane_public_url", "gitea_public_url", "plane_rate_limit"),
     }
     assert config["gitea_public_url"] == f"http://localhost:{PORTS['gitea']}"
     assert config["host"] == "127.0.0.1"

@@ -69,6 +69,23 @@ async def test_a_dead_holder_is_reclaimed(driver: Driver, world: FakeWorld) -> N
     assert world.of("inspect_holder")[0].holder == first.id
 
 
+async def test_a_holder_started_anew_does_not_keep_the_lease(driver: Driver, world: FakeWorld) -> None:
+    """A task that was terminated and started again under its id runs, but is not the one that holds."""
+    only_landing(world)
+    with world.holding("build_candidate"):
+        first = await driver.start(1)
+        await world.called("build_candidate")
+        second = await driver.start(2)
+        await world.waiting(WaitingOn.MERGE_QUEUE, key=world.key(2))
+        await first.terminate("for the test")
+        world.says(Gate.SPEC_DECIDED, GateOutcome.PENDING)
+        await driver.start(1)
+        await world.waiting(WaitingOn.PERSON, key=world.key(1))
+        await driver.forward(INSPECT_AFTER + A_BIT, driver.queue)
+        await world.until(lambda: len(world.of("build_candidate")) == 2, "the next one builds")
+    assert (await second.result()).outcome == "landed"
+
+
 async def test_a_living_holder_is_left_alone(driver: Driver, world: FakeWorld) -> None:
     """Slow is not dead: a holder that still runs keeps the lease past every inspection."""
     only_landing(world)

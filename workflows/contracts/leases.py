@@ -64,10 +64,12 @@ class InspectHolder(Frozen):
     """Ask whether a lease's holder still lives."""
 
     holder: str
+    asked_at: datetime | None = None
+    """When it asked for the lease, by Temporal's clock: who was started later is somebody else of the same name."""
 
 
 class HolderState(Frozen):
-    """Whether the holder's workflow is running."""
+    """Whether the holder's workflow is running, and is the one that asked."""
 
     running: bool
 

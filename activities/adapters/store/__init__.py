@@ -1,5 +1,6 @@
 """PostgreSQL as the activities see it: every write is idempotent, every key is ours to look up again."""
 
+from activities.adapters.store.deliveries import Deliveries
 from activities.adapters.store.effects import Effect, Effects
 from activities.adapters.store.fences import Fences, StaleAttempt
 from activities.adapters.store.landings import DeploymentRow, LandingRow, Landings, LeaseRow
@@ -11,6 +12,7 @@ from activities.adapters.store.tasks import ActRow, GenerationRow, Tasks
 __all__ = [
     "DATABASE_AWAY",
     "ActRow",
+    "Deliveries",
     "DeploymentRow",
     "Effect",
     "Effects",
@@ -38,6 +40,7 @@ class Store:
         self.pool = pool
         self.tasks = Tasks(pool)
         self.effects = Effects(pool)
+        self.deliveries = Deliveries(pool)
         self.fences = Fences(pool)
         self.landings = Landings(pool)
         self.runs = Runs(pool)

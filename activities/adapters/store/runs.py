@@ -46,13 +46,17 @@ class Runs:
         )
 
     async def ended(self, key: tuple[str, int, str, int, int], values: dict[str, Any]) -> None:
-        """Note how an attempt (task, generation, stage, round, attempt) ended and what it used."""
+        """Note how an attempt (task, generation, stage, round, attempt) ended and what it used.
+
+        One that was written down as lost meanwhile stays lost.
+        """
         await self._pool.execute(
             """
             UPDATE agent_runs SET outcome = $6, verdict = $7, reason = $8, head_sha = $9, input_tokens = $10,
                    cache_read_tokens = $11, cache_creation_tokens = $12, output_tokens = $13, cost_usd = $14,
                    cost_source = $15, ended_at = now()
             WHERE task = $1 AND generation = $2 AND stage = $3 AND round = $4 AND attempt = $5
+              AND outcome = 'running'
             """,
             *key,
             values["outcome"],
@@ -66,6 +70,18 @@ class Runs:
             values["cost_usd"],
             values["cost_source"],
         )
+
+    async def passed(self, round_key: tuple[str, int, str, int], nonce: str) -> dict[str, Any] | None:
+        """The run of a round (task, generation, stage, round) that left a verdict with this nonce, if one did."""
+        row = await self._pool.fetchrow(
+            """
+            SELECT * FROM agent_runs WHERE task = $1 AND generation = $2 AND stage = $3 AND round = $4
+               AND outcome = 'ok' AND verdict->>'nonce' = $5
+            """,
+            *round_key,
+            nonce,
+        )
+        return dict(row) if row else None
 
     async def pushing(self, repo: str, sha: str, branch: str, fence: tuple[str, int, int, int]) -> None:
         """Write a sha down before it is pushed, so that our own push is never blamed on a person.
