@@ -10,11 +10,11 @@ from activities.adapters.plane import PlaneClient
 from activities.adapters.store import Store
 from activities.decisions import Decisions
 from activities.forge import Forge
-from activities.policy import PATH, read_policy
 from activities.projects import Projects
 from activities.reviews import objection
 from workflows.contracts import gates as contract
 from workflows.model import GateOutcome, GateResult, WaitingOn, fingerprint
+from workflows.policy import PATH, read_policy
 from workflows.stages import Gate, decision_digest, missing_headings
 from workflows.verdicts import VerdictOutcome
 
@@ -46,7 +46,8 @@ class Gates:
         """Read the policy from the tip of the base branch."""
         repository = arg.repository
         content = await self._forge.client(repository).get_file(PATH, repository.base)
-        return read_policy(content, f"{PATH} on {repository.base} of {repository}")
+        found = read_policy(content, f"{PATH} on {repository.base} of {repository}")
+        return contract.PolicyReading(policy=found.policy, problem=found.problem)
 
     @activity.defn
     async def evaluate_gate(self, arg: contract.GateQuestion) -> GateResult:

@@ -3,66 +3,88 @@
 import os
 import socket
 import sys
-import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from workflows.projects import OrchConfig
-
-SECRETS = ("plane_token", "gitea_token", "gitea_reviewer_token", "telegram_token")
+from workflows.problems import EX_CONFIG, PREFIX, Secret, cause, explain_settings, secret_files
+from workflows.projects import OrchConfig, parse_orch_toml
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the text lists every error with its source and how to mend it."""
+    """The configuration cannot be used; every problem is one line: its source, what is wrong, how to mend it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class WorkerSettings(BaseSettings):
     """`ORCH_*` of a worker. It holds no webhook secret: those are the API's."""
 
-    model_config = SettingsConfigDict(env_prefix="ORCH_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
-    database_url: SecretStr
+    database_url: Secret
+    """PostgreSQL's address, such as postgresql://orch@127.0.0.1/orch."""
     config: Path
-    """The path of `orch.toml`."""
+    """The path of orch.toml."""
     home: Path
-    """Where mirrors and workspaces live on this host."""
+    """The folder for mirrors and workspaces on this host."""
     plane_url: str
-    plane_token: SecretStr
+    """Plane's address for programs, such as https://plane.example.com."""
+    plane_token: Secret
+    """The API key of the bot's account in Plane."""
     gitea_url: str
-    gitea_token: SecretStr
-    """The account that pushes, opens pull requests and merges."""
-    gitea_reviewer_token: SecretStr
-    """Another account: an author cannot approve their own pull request (contracts/gitea.md, 3)."""
+    """Gitea's address for programs, such as https://git.example.com."""
+    gitea_token: Secret
+    """The token of the account in Gitea that pushes, opens pull requests and merges."""
+    gitea_reviewer_token: Secret
+    """The token of another account in Gitea. An author cannot approve their own pull request."""
     telegram_url: str = "https://api.telegram.org"
-    telegram_token: SecretStr | None = None
+    """Telegram's address for programs."""
+    telegram_token: Secret | None = None
+    """The token of the bot in Telegram. Without it and a chat nothing is sent."""
     telegram_chat: int | None = None
+    """The number of the chat in Telegram that messages go to."""
     plane_rate: float = Field(default=0.25, gt=0)
-    """Activities a second on Plane's queue, over all workers: each makes up to four of the 60 calls a minute."""
+    """Activities a second on Plane's queue, over all workers. Each makes up to four of the 60 calls a minute."""
     host_name: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9._-]+$")
-    """Stable over restarts: a restarted worker finds its workspaces again."""
+    """This host's name in task queues. Stable over restarts: a restarted worker finds its workspaces again."""
     agent_slots: int = Field(default=2, ge=1)
-    isolation: str = Field(default="required", pattern="^(required|preferred)$")
-    """`preferred` runs agents and tests without bubblewrap where it is missing; for demos and tests."""
+    """The number of agents at once on this host."""
+    isolation: Literal["required", "preferred"] = "required"
+    """`required` or `preferred`. Preferred goes on without bubblewrap where it is missing, for demos and tests."""
     reconcile_enabled: bool = True
+    """Whether passes over a project are made (true or false)."""
     reconcile_plane_enabled: bool = True
+    """Whether a pass also lists Plane's items (true or false)."""
     reconcile_interval: float = Field(default=120, ge=1)
     """Seconds between two passes over a project."""
     scripted_playbook: Path | None = None
-    """What the `scripted` runner plays; for the demo and tests."""
+    """What the `scripted` runner plays. For the demo and tests."""
     temporal_ui_url: str = ""
+    """The address of Temporal's Web UI, for links."""
+
+    @field_validator("config", "home", "plane_url", "gitea_url", mode="before")
+    @classmethod
+    def _not_empty(cls, value: object) -> object:
+        if value == "":
+            raise ValueError("is empty")
+        return value
 
     @field_validator("plane_url", "gitea_url", "telegram_url")
     @classmethod
     def _an_address(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
-            raise ValueError("need an address that starts with http:// or https://")
+            raise ValueError("is no address; it starts with http:// or https://")
         return value.rstrip("/")
 
 
-def load_settings(environment: dict[str, str] | None = None) -> tuple[WorkerSettings, OrchConfig]:
+def load_settings() -> tuple[WorkerSettings, OrchConfig]:
     """Read the environment and `orch.toml`.
 
     A secret may also be given as `ORCH_<NAME>_FILE`, the path of a file that holds it.
@@ -70,22 +92,25 @@ def load_settings(environment: dict[str, str] | None = None) -> tuple[WorkerSett
     Raises:
         ConfigError: with all errors at once.
     """
-    environment = dict(os.environ) if environment is None else environment
-    values, problems = _secret_files(environment)
+    values, problems = secret_files(os.environ, WorkerSettings, _read)
     settings: WorkerSettings | None = None
     try:
         settings = WorkerSettings(**values)
     except ValidationError as error:
-        problems += [_explain(dict(problem)) for problem in error.errors()]
+        problems += explain_settings(error, WorkerSettings, problems)
     config: OrchConfig | None = None
-    if settings is not None:
+    if path := os.environ.get(f"{PREFIX}CONFIG"):  # also where other settings are wrong: everything is said at once
         try:
-            config = read_orch_toml(settings.config)
+            config = read_orch_toml(Path(path))
         except ConfigError as error:
-            problems.append(str(error))
+            problems += error.problems
     if problems or settings is None or config is None:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(problems)
     return settings, config
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
 
 
 def read_orch_toml(path: Path) -> OrchConfig:
@@ -95,38 +120,15 @@ def read_orch_toml(path: Path) -> OrchConfig:
         ConfigError: the file is missing, not TOML, or says something else than the reference allows.
     """
     try:
-        return OrchConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"ORCH_CONFIG ({path}): {error.strerror}; give the path of orch.toml") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-
-
-def _secret_files(environment: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
-    values: dict[str, Any] = {}
-    problems = []
-    for name in (*SECRETS, "database_url"):
-        source = f"ORCH_{name.upper()}_FILE"
-        if source not in environment:
-            continue
-        try:
-            values[name] = Path(environment[source]).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            problems.append(f"{source} ({environment[source]}): {error.strerror}; it must name a readable file")
-    return values, problems
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    name = f"ORCH_{str(problem['loc'][0]).upper()}"
-    if problem["type"] == "missing":
-        return f"{name} is not set; set it in the environment (or, for a secret, {name}_FILE)"
-    return f"{name}: {problem['msg']}"
+        config, problems = parse_orch_toml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"ORCH_CONFIG: {path} can not be read ({cause(error)}); name a readable file"]) from error
+    if config is None:
+        raise ConfigError(problems)
+    return config
 
 
 def exit_with(error: ConfigError) -> int:
-    """Print what is wrong; 78 is EX_CONFIG, which supervisors must not treat as a crash."""
+    """Print what is wrong; supervisors must not treat the exit code as a crash."""
     sys.stderr.write(f"orch cannot start:\n{error}\n")
-    return 78
+    return EX_CONFIG

@@ -55,7 +55,7 @@ def question(run: TaskRun, gate: Gate, **facts: object) -> gates.GateQuestion:
 
 def _waiting(run: TaskRun, result: GateResult, since: datetime, looks: int) -> Waiting:
     now = workflow.now()
-    base = UNKNOWN_GRACE if result.outcome is GateOutcome.UNKNOWN else run.spec.grace
+    base = UNKNOWN_GRACE if result.outcome is GateOutcome.UNKNOWN else run.grace
     overdue = result.waiting_on is WaitingOn.CI and now - since >= CI_PATIENCE
     return Waiting(
         on=result.waiting_on,

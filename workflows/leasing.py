@@ -68,7 +68,7 @@ async def _await_grant(run: TaskRun, kind: leases.LeaseKind, since: datetime) ->
             on=WaitingOn.MERGE_QUEUE,
             reason=f"queued for the {kind} lease",
             since=since,
-            next_check=workflow.now() + run.spec.grace,
+            next_check=workflow.now() + run.grace,
         )
     )
 

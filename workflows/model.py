@@ -98,6 +98,8 @@ class Policy(Frozen):
     runners: dict[Role, str] = Field(default_factory=dict)
     caps: dict[str, int] = Field(default_factory=dict)
     """How often each counter of workflows/state.py may be spent before a person is asked."""
+    graces: dict[Stage, timedelta] = Field(default_factory=dict)
+    """How long a quiet wait in a stage lasts before the first look; where it says nothing, the stage registry does."""
     digest: str = ""
 
     def cap(self, counter: str) -> int:

@@ -84,6 +84,11 @@ class TaskRun:
         """The registry's row for the current stage."""
         return REGISTRY[self.state.stage]
 
+    @property
+    def grace(self) -> timedelta:
+        """How long a quiet wait in the current stage lasts before the first look: the policy's word, else the row's."""
+        return self.state.policy.graces.get(self.state.stage, self.spec.grace)
+
     def carried(self) -> TaskState:
         """The state with everything not yet acted on, for the next run."""
         return self.state.model_copy(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from api.cli import demo, stack, tasks
+from api.cli import config, demo, init, stack, tasks
 from api.cli.outcome import CliError, Exit
 from api.cli.output import Output
 
@@ -21,8 +21,10 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(stack.up)
 app.command()(stack.down)
+app.command()(init.init)
 app.command()(stack.worker)
 app.command()(stack.api)
+app.add_typer(config.app, name="config")
 app.add_typer(tasks.app, name="task")
 
 

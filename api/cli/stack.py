@@ -67,6 +67,10 @@ def api() -> None:
 
 def _take_environment(name: str) -> None:
     """Where nothing is configured, use the embedded stack of the home, with the secrets of this service only."""
+    from deploy.configuration import warnings
+
+    for warning in warnings(os.environ):
+        sys.stderr.write(f"orch {name}: warning: {warning}\n")
     if any(key in os.environ for key in ("ORCH_DATABASE_URL", "ORCH_DATABASE_URL_FILE")):
         return
     from deploy import environment

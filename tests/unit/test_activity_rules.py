@@ -16,8 +16,8 @@ from activities.decisions import since_asked
 from activities.items import started_by_person
 from activities.markup import inline, to_html
 from activities.plane_states import PlaneStates, after
-from activities.policy import read_policy
 from workflows.model import Repository, Role
+from workflows.policy import read_policy
 from workflows.projects import ProjectConfig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

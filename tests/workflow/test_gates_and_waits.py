@@ -41,6 +41,17 @@ async def test_the_timer_looks_at_growing_intervals(driver: Driver, world: FakeW
     assert [round(wait / DEVELOPMENT_GRACE) for wait in waits] == [1, 2]
 
 
+async def test_the_policy_sets_a_stages_grace(driver: Driver, world: FakeWorld) -> None:
+    """Where the pinned policy names a grace for the stage, the first look comes after that."""
+    world.policy = world.policy.model_copy(update={"graces": {Stage.DEVELOPMENT: timedelta(seconds=90)}})
+    world.says(Gate.CI_GREEN, GateOutcome.PENDING)
+    await driver.start()
+    await world.waiting(WaitingOn.CI)
+    first = next(row for row in world.progress if row.waiting and row.waiting.on == "ci")
+    assert first.waiting is not None
+    assert round((first.waiting.next_check - first.at).total_seconds()) == 90
+
+
 async def test_a_hint_is_faster_than_the_timer(driver: Driver, world: FakeWorld) -> None:
     """A hint makes the gate look at once: no timer has fired when the stage is left."""
     world.says(Gate.CI_GREEN, GateOutcome.PENDING)

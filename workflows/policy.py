@@ -1,0 +1,144 @@
+"""`.orch/pipeline.toml`: policy versioned with the code it governs, read from the base branch only."""
+
+import re
+import tomllib
+from datetime import timedelta
+from hashlib import sha256
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from workflows.model import DEFAULT_CAP, Policy, Role, Stage
+from workflows.problems import explain
+
+PATH = ".orch/pipeline.toml"
+_SHORTEST, _LONGEST = timedelta(seconds=10), timedelta(hours=24)
+_UNITS = {"h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def _says_something(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty; write a command, or take the line out")
+    return value
+
+
+def _duration(value: Any) -> timedelta:
+    """`15m`, `90s`, `1h30m`."""
+    text = value if isinstance(value, str) else ""
+    parts = re.findall(r"(\d{1,6})([hms])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f'{value!r} is no duration; write it as "15m", "90s" or "1h30m"')
+    length = sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+    if not _SHORTEST <= length <= _LONGEST:
+        raise ValueError(f"{text} is out of range; choose between 10s and 24h")
+    return length
+
+
+def _waits(stage: Stage) -> Stage:
+    if stage is Stage.DONE:
+        raise ValueError("nothing waits in done; take the line out")
+    return stage
+
+
+_Command = Annotated[str, AfterValidator(_says_something)]
+_Runner = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+_Grace = Annotated[timedelta, BeforeValidator(_duration)]
+
+
+class _Commands(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    test: _Command
+    staging: _Command | None = None
+    production: _Command
+
+
+class _Probes(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    staging: _Command | None = None
+    production: _Command | None = None
+
+
+class _Agents(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    runner: _Runner = "claude"
+    roles: dict[Role, _Runner] = Field(default_factory=dict)
+
+
+class _Limits(BaseModel):
+    """The caps of `workflows.state.Counter`, each by its own name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    failures: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    no_evidence: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    ci_rounds: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    review_rounds: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    developer_retries: int = Field(default=DEFAULT_CAP, ge=0, le=50)
+    merge_rounds: int = Field(default=5, ge=0, le=50)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    commands: _Commands
+    probes: _Probes = _Probes()
+    agents: _Agents = _Agents()
+    limits: _Limits = _Limits()
+    grace: dict[Annotated[Stage, AfterValidator(_waits)], _Grace] = Field(default_factory=dict)
+    ci: Literal["required", "none"] = "required"
+
+
+class PolicyFile(NamedTuple):
+    """A policy, or everything that is wrong with the file."""
+
+    policy: Policy | None
+    problems: list[str]
+
+    @property
+    def problem(self) -> str:
+        """All problems in one line, for a person who is asked to mend them."""
+        first, *others = self.problems or [""]
+        where = first.partition(": ")[0]
+        return " | ".join([first, *(other.removeprefix(f"{where}: ") for other in others)])
+
+
+def read_policy(content: bytes | None, where: str) -> PolicyFile:
+    """Validate the file; a missing or broken one is a problem to be mended, never a default.
+
+    `production = "none"` is the explicit way to say that nothing is deployed.
+    """
+    if content is None:
+        return _wrong(f"{where} is missing; add it with at least commands.test and commands.production")
+    try:
+        parsed = _File.model_validate(tomllib.loads(content.decode()))
+    except UnicodeDecodeError:
+        return _wrong(f"{where}: is not TOML: it is not UTF-8 text; save it as UTF-8")
+    except tomllib.TOMLDecodeError as error:
+        return _wrong(f"{where}: is not TOML: {error}; mend it there")
+    except ValidationError as error:
+        return PolicyFile(None, explain(error, where, _File))
+    return PolicyFile(_policy(parsed, sha256(content).hexdigest()[:12]), [])
+
+
+def _wrong(problem: str) -> PolicyFile:
+    return PolicyFile(None, [problem])
+
+
+def _policy(parsed: _File, digest: str) -> Policy:
+    production = parsed.commands.production
+    return Policy(
+        test=parsed.commands.test,
+        staging=parsed.commands.staging,
+        production=None if production == "none" else production,
+        probe_staging=parsed.probes.staging,
+        probe_production=parsed.probes.production,
+        ci=parsed.ci,
+        runner=parsed.agents.runner,
+        runners=parsed.agents.roles,
+        caps=parsed.limits.model_dump(),
+        graces=parsed.grace,
+        digest=digest,
+    )
