@@ -64,7 +64,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Callable[
     monkeypatch.setattr(worker, "Worker", fake_worker)
     kinds: dict[str, type] = {
         "items": Items,
-        "situations": Situations,
         "gates": Gates,
         "pull_requests": PullRequests,
         "workspaces": Workspaces,
