@@ -36,7 +36,7 @@ def task_list(rows: Sequence[Row], now: datetime) -> RenderableType:
     """What `orch task list` shows."""
     if not rows:
         return Text("No task is under way. (--all shows the ended ones too.)")
-    table = _table("task", "stage", "waits for", "since", "cost", "title", right=("cost",), fold=("waits for", "title"))
+    table = _table("task", "stage", "waits", "since", "cost", "title", right=("cost",), fold=("waits", "title"))
     for row in rows:
         since = row["ended_at"] or row["waiting_since"] or row["updated_at"]
         table.add_row(
