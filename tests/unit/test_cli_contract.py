@@ -11,7 +11,7 @@ import pytest
 from api.cli.__main__ import run
 from api.cli.connect import stack_environment
 from api.cli.outcome import CliError, Exit
-from api.cli.output import colours
+from api.cli.output import colours, to_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,17 +41,20 @@ def test_the_exit_codes_are_the_documented_ones() -> None:
     assert {int(code): word.strip().strip("`") for code, word in table} == {exit_.value: exit_.word for exit_ in Exit}
 
 
-def test_without_a_stack_every_task_command_says_how_to_get_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_stack_every_command_says_how_to_get_one(capsys: pytest.CaptureFixture[str]) -> None:
     """Where no stack is known the exit code is 78 and the hint names `orch up`."""
     for arguments in (
-        ["list"],
-        ["show", "A-1"],
-        ["why", "A-1"],
-        ["approve", "A-1"],
-        ["reject", "A-1"],
-        ["retry", "A-1"],
+        "task list",
+        "task show A-1",
+        "task why A-1",
+        "task approve A-1",
+        "task reject A-1",
+        "task retry A-1",
+        "webhooks list",
+        "webhooks show 1",
+        "webhooks replay 1",
     ):
-        assert run(["task", *arguments]) == Exit.CONFIG
+        assert run(arguments.split()) == Exit.CONFIG
         out, err = capsys.readouterr()
         assert out == ""
         assert "orch up" in err
@@ -64,6 +67,11 @@ def test_an_error_is_one_json_object_on_stdout(capsys: pytest.CaptureFixture[str
     error = json.loads(out)
     assert set(error) == {"code", "message", "hint"}
     assert error["code"] == "config"
+
+
+def test_json_holds_whatever_a_sender_wrote() -> None:
+    """Half a surrogate pair, which a webhook's body may hold, can be written out and is read back as it was."""
+    assert to_json({"a": "\ud83d ё"}) == '{"a": "\\ud83d ё"}'
 
 
 @pytest.mark.parametrize("arguments", [["bogus"], ["task", "list", "--bogus"], ["task", "show"], ["demo", "--repo"]])
