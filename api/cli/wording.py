@@ -86,6 +86,24 @@ def next_step(row: Row) -> str:
     return f"mend what it says, then: orch task retry {row['task']} (paused: orch task resume {row['task']})"
 
 
+def cancelled_as(row: Row) -> str:
+    """What a task becomes that is cancelled as it stands."""
+    return "landed, not deployed" if row["landed_sha"] else "cancelled"
+
+
+def cancelling(row: Row) -> str:
+    """What cancelling would do to a task, for who is asked whether to."""
+    if row["landed_sha"]:
+        done = f"{short(row['landed_sha'])} stays on the base branch of {row['repo']}; the next deployment contains it"
+    else:
+        done = f"branch {row['branch']} and its pull request are left as they are"
+    return (
+        f"{row['task']} “{clean(row['title'])}” is in {row['stage']} (round {row['round']}). "
+        f"Cancelling ends it as “{cancelled_as(row)}”: {clean(done)}. "
+        "A landing or deployment that runs is seen through first."
+    )
+
+
 def temporal_link(ui: str, namespace: str, task: str) -> str:
     """The newest run of the task's workflow in Temporal's Web UI."""
     if not ui:
