@@ -171,8 +171,9 @@ def cancel(
         if not typer.confirm(f"Cancel {row['task']}?", err=True):
             raise CliError(Exit.FAILED, f"{row['task']} was not cancelled: you did not want it", "nothing was changed")
     answer = _run(acts.tell(environment, "cancel", row, reason=reason, actor=acts.operator(by)))
-    answer["ends_as"] = wording.cancelled_as(row)
-    output.data(answer, f"{answer['task']}: {wording.clean(answer['answer'])}; it ends as “{answer['ends_as']}”")
+    ends_as = wording.cancelled_as(row)
+    said = f"{answer['task']}: {wording.clean(answer['answer'])}; as it stands it ends as “{ends_as}”"
+    output.data({**answer, "ends_as": ends_as}, said)
 
 
 def _tell(act: str, key: str, *, reason: str, by: str | None, output: Output) -> None:

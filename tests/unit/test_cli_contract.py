@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.__main__ import run
+from api.cli.__main__ import app, run
 from api.cli.connect import stack_environment
 from api.cli.outcome import CliError, Exit
 from api.cli.output import colours, to_json
@@ -50,6 +50,9 @@ def test_without_a_stack_every_command_says_how_to_get_one(capsys: pytest.Captur
         "task approve A-1",
         "task reject A-1",
         "task retry A-1",
+        "task pause A-1",
+        "task resume A-1",
+        "task cancel A-1 --yes",
         "webhooks list",
         "webhooks show 1",
         "webhooks replay 1",
@@ -81,6 +84,28 @@ def test_what_is_not_understood_is_a_usage_error(arguments: list[str], capsys: p
     assert capsys.readouterr().out == ""
     assert run([*arguments[:2], "--json", *arguments[2:]]) == Exit.USAGE
     assert json.loads(capsys.readouterr().out)["code"] == "usage"
+
+
+def test_cancelling_unasked_has_to_be_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal to ask on, and without --yes, cancelling is a usage error that says so; nothing is read."""
+    assert run(["task", "cancel", "A-1"]) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--yes" in err
+    assert run(["task", "cancel", "A-1", "--json"]) == Exit.USAGE
+    assert "--yes" in json.loads(capsys.readouterr().out)["hint"]
+
+
+def test_every_command_is_in_the_reference() -> None:
+    """docs/reference/cli.md names each command there is."""
+    text = (ROOT / "docs/reference/cli.md").read_text()
+    named = [f"orch {command.callback.__name__}" for command in app.registered_commands if command.callback]
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        commands = [command for command in group.typer_instance.registered_commands if command.callback]
+        named += [f"orch {group.name} {command.name or command.callback.__name__}" for command in commands]
+    assert {"orch demo", "orch task cancel", "orch webhooks list"} <= set(named)
+    assert [name for name in named if f"`{name}" not in text] == []
 
 
 def test_options_of_the_demo_that_need_each_other(capsys: pytest.CaptureFixture[str]) -> None:
