@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HINT_SECONDS = 8.0
 UPDATE_SECONDS = 10.0
 _LATER = "on record, and it counts; Temporal cannot be reached now ({}), so it takes effect later"
-_NOTHING_DONE = "nothing was recorded and nothing will happen by itself; say it again"
+_NOTHING_DONE = "nothing was recorded; when it answers again, say it again"
 
 
 def operator(by: str | None) -> str:
@@ -159,7 +159,7 @@ async def tell(environment: Mapping[str, str], act: str, row: "Row", *, reason: 
         raise CliError(
             Exit.UNREACHABLE,
             f"no worker took the {act} of {task} within {UPDATE_SECONDS:.0f} s; nothing was recorded",
-            "is a worker running? then say it again; should Temporal still deliver this one, twice does no harm",
+            f"a worker that comes back may still be given it: see `orch task why {task}`, and say it again if it was not",
         ) from error
     except (RuntimeError, OSError) as error:
         raise CliError(Exit.UNREACHABLE, f"Temporal cannot be reached: {_cause(error)}", _NOTHING_DONE) from error
