@@ -159,7 +159,7 @@ async def tell(environment: Mapping[str, str], act: str, row: "Row", *, reason: 
         raise CliError(
             Exit.UNREACHABLE,
             f"no worker took the {act} of {task} within {UPDATE_SECONDS:.0f} s; nothing was recorded",
-            f"a worker that comes back may still be given it: see `orch task why {task}`, and say it again if it was not",
+            f"a worker that comes back may still be given it: see `orch task why {task}`, else say it again",
         ) from error
     except (RuntimeError, OSError) as error:
         raise CliError(Exit.UNREACHABLE, f"Temporal cannot be reached: {_cause(error)}", _NOTHING_DONE) from error
