@@ -31,8 +31,8 @@ def plain(value: object) -> object:
 
 
 def to_json(data: object) -> str:
-    """One JSON document on one line; letters of any language stay readable."""
-    return json.dumps(data, default=plain, ensure_ascii=False)
+    """One JSON document on one line; letters of any language stay readable, half a letter stays the escape it was."""
+    return json.dumps(data, default=plain, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def colours(stream_is_terminal: bool, environment: Mapping[str, str]) -> bool:
