@@ -189,7 +189,7 @@ def test_the_import_contracts_are_kept() -> None:
 
 
 def test_plain_modules_import_only_plain_modules() -> None:
-    """What the sandbox passes through imports nothing of ours that it builds anew: one word would be two enums there."""
+    """What the sandbox passes through imports nothing it builds anew: one enum would be two there."""
     plain = {path for module in PLAIN_MODULES for path in _files(module)}
     for path in plain:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -72,7 +72,7 @@ def all_given_back(world: FakeWorld, stage: Stage) -> bool:
 async def test_a_pause_breaks_the_agent_off_and_resume_plays_the_round_again(
     driver: Driver, world: FakeWorld, stage: Stage, way: str
 ) -> None:
-    """While a stage's agent works, a pause really ends its process, and the contrary act starts it in the same round."""
+    """While a stage's agent works, a pause really breaks it off, and the contrary act plays the round again."""
     pause, resume = WAYS[way]
     with world.holding("run_agent"):
         handle = await driver.start_at(stage)
