@@ -48,7 +48,7 @@ WATCH = {"read_situation"}
 LEASE_QUEUE = {"open_lease", "close_lease", "inspect_holder"}
 """Activities of the lease queues, which run beside the tasks."""
 WAITING_ON = {Gate.SPEC_DECIDED: WaitingOn.PERSON, Gate.CI_GREEN: WaitingOn.CI, Gate.CANDIDATE_TESTED: WaitingOn.CI}
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds after which something awaited is taken for something that never happens."""
 
 
@@ -70,6 +70,7 @@ class _Epochs:
     last: int = 0
     open: dict[str, int] = field(default_factory=dict)
     granted: list[tuple[str, str, int]] = field(default_factory=list)
+    released: set[int] = field(default_factory=set)
 
     async def open_lease(self, queue: str, holder: str, generation: int) -> _Epoch:
         self.last += 1
@@ -92,6 +93,8 @@ class FakeWorld:
 
     def __init__(self, client: Client, number: int) -> None:
         self.number = number
+        self.held_epoch = 1000
+        """The merge lease of a task that a test starts at deploy."""
         self.repository = Repository(owner="acme", name=f"shop-{number}")
         self.policy = Policy(test="make test", staging="make staging", production="make production", runner="scripted")
         self.calls: list[tuple[str, Any]] = []
@@ -179,6 +182,10 @@ class FakeWorld:
     def gate_calls(self, gate: Gate) -> list[gates.GateQuestion]:
         """The questions a gate was asked."""
         return [question for question in self.of("evaluate_gate") if question.gate is gate]
+
+    def begun(self, name: str) -> int:
+        """How often an activity was begun."""
+        return len(self.of(name))
 
     def agent_calls(self, role: Role) -> list[workspaces.RunAgent]:
         """The jobs a role was given."""
@@ -413,6 +420,7 @@ class FakeWorld:
     @activity.defn
     async def release_lease(self, arg: leases.ReleaseLease) -> Done:
         """Signal, as in production."""
+        self.epochs.released.add(arg.lease.epoch)
         return await self._pass_on("release_lease", arg, self._leases.release_lease)
 
     @activity.defn

@@ -98,6 +98,10 @@ class RoundWork(Frozen):
     tests: TestRun | None = None
     claim: Claim | None = None
     findings: str = ""
+    deployed: str = ""
+    """The sha that this round has deployed."""
+    output: str = ""
+    """What its deployment said."""
 
 
 class TaskState(Frozen):
