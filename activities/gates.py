@@ -182,6 +182,8 @@ class Gates:
             # Gitea maps a cancelled run to `failure` (contracts/gitea.md, 3): it is neither red nor green.
             again = f"CI was cancelled on {sha[:10]}; run it again"
             result = _pending(arg, WaitingOn.PERSON, again).model_copy(update={"links": result.links})
+        if result.outcome is GateOutcome.RED:
+            result = result.model_copy(update={"detail": await client.failing_log(sha)})
         return _at(result, sha)
 
 

@@ -191,7 +191,7 @@ async def _test_candidate(run: TaskRun, lease: Lease, candidate: Candidate) -> M
     if "head moved" in result.failing:
         run.update(head_sha=result.sha)
         return Move(to=Stage.REVIEW, reason=result.reason)
-    return _back(result.reason, result.reason, tests.tail)
+    return _back(result.reason, result.reason, result.detail, tests.tail)
 
 
 async def _land(run: TaskRun) -> Move | None:

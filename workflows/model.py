@@ -159,6 +159,8 @@ class GateResult(Frozen):
     sha: str = ""
     failing: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    detail: str = ""
+    """The end of a failing log, for whoever mends it; never part of the fingerprint."""
     fingerprint: str = ""
 
 

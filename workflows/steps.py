@@ -279,7 +279,8 @@ def _by(run: TaskRun, result: GateResult, spends: Counter | None = None, feedbac
     if "head moved" in result.failing:
         run.update(head_sha=result.sha)
         return Move(to=Stage.REVIEW, reason=result.reason)
-    return Move(to=spec.red or run.state.stage, reason=result.reason, feedback=(result.reason, feedback), spends=spends)
+    facts = tuple(fact for fact in (result.reason, result.detail, feedback) if fact)
+    return Move(to=spec.red or run.state.stage, reason=result.reason, feedback=facts, spends=spends)
 
 
 def _again(run: TaskRun, problem: str, spends: Counter = Counter.FAILURES) -> Move:

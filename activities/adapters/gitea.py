@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, TypeVar
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from activities.adapters.gitea_models import (
     File,
     GiteaModel,
     Hook,
+    Job,
     Pull,
     Repo,
     Review,
@@ -173,6 +175,20 @@ class GiteaClient:
             return None
         runs = answer.models(Run, _member(answer, "workflow_runs"))
         return tuple(run for run in runs if run.head_sha == sha)
+
+    async def failing_log(self, sha: str, limit: int = 6000) -> str:
+        """The end of the logs of a commit's failed jobs, or nothing where the server keeps none to read."""
+        tails = []
+        for run in await self.list_runs(sha) or ():
+            if run.conclusion not in {"failure", None}:
+                continue
+            with contextlib.suppress(NotFound):
+                answer = await self._call("GET", f"actions/runs/{run.id}/jobs")
+                for job in answer.models(Job, _member(answer, "jobs")):
+                    if job.conclusion == "failure":
+                        log = await self._call("GET", f"actions/jobs/{job.id}/logs")
+                        tails.append(f"{job.name}:\n{log.body.decode(errors='replace')[-limit:]}")
+        return "\n\n".join(tails)[-limit:]
 
     async def list_hooks(self) -> tuple[Hook, ...]:
         """The repository's webhooks; needs admin rights."""

@@ -145,6 +145,14 @@ class Run(GiteaModel):
     html_url: str = ""
 
 
+class Job(GiteaModel):
+    """A job of a workflow run."""
+
+    id: int
+    name: str = ""
+    conclusion: str | None = None
+
+
 class Hook(GiteaModel):
     """A webhook of the repository; its secret is never returned."""
 
