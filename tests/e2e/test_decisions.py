@@ -207,7 +207,9 @@ async def test_an_answer_to_an_older_spec_does_not_count(orch: Orch) -> None:
         await handle.execute_update("approve", OperatorCommand(by="slow", digest=old), result_type=str)
     assert new in str(refused.value.cause)
     before = await looks(orch, key)
-    smuggle = "INSERT INTO operator_acts (act_id, task, act, actor, digest, via) VALUES ($1, $2, 'approve', 'me', $3, 'x')"
+    smuggle = (
+        "INSERT INTO operator_acts (act_id, task, act, actor, digest, via) VALUES ($1, $2, 'approve', 'me', $3, 'x')"
+    )
     await orch.rows(smuggle, late["act_id"], key, old)
     await wake(orch, key)
     row = await looked_again(orch, key, before)
