@@ -13,14 +13,14 @@ from workflows.projects import ProjectConfig
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One answer to the question asked."""
+    """One answer to the question asked. `id` is the act's, or the Plane activity's."""
 
+    id: str
     approved: bool
     by: str
     at: datetime
     via: str
     reason: str = ""
-    act_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Answers:
 
     asked: bool
     all: tuple[Decision, ...]
-    """Every answer, earliest first."""
+    """Every answer, the one that counts first, then by time."""
 
     @property
     def decision(self) -> Decision | None:
@@ -56,8 +56,21 @@ class Decisions:
         moves = await self._of_moves(answers or (), states, project)
         ordered = tuple(sorted((*acts, *moves), key=lambda decision: decision.at))
         if ordered:
-            await self._store.tasks.settle_decision(ref.key, digest, ordered[0].act_id)
+            ordered = await self._stands(ref, ask_effect, ordered)
+            await self._store.tasks.settle_decision(ref.key, digest, ordered[0].id)
         return Answers(asked=answers is not None, all=ordered)
+
+    async def _stands(self, ref: TaskRef, ask_effect: str, ordered: tuple[Decision, ...]) -> tuple[Decision, ...]:
+        """The earliest answer of the first look that finds any stands, also if an earlier one turns up later.
+
+        Rows become visible, and Plane writes its history, somewhat after the time they carry: without this
+        two looks could disagree, and the comment name another answer than the one the task went by.
+        """
+        intent = ref.intent(f"{ask_effect}-decided")
+        known = await self._store.effects.open(intent, "decision", {"id": ordered[0].id})
+        standing = str(known.detail["id"])
+        await self._store.effects.settle(intent, standing)
+        return tuple(sorted(ordered, key=lambda decision: decision.id != standing))
 
     async def _of_moves(
         self, changes: tuple[StateChange, ...], states: PlaneStates, project: ProjectConfig
@@ -73,6 +86,7 @@ class Decisions:
         people = {user.id: user for user in await self._plane.list_members(project.plane_project_id)}
         return tuple(
             Decision(
+                id=change.id,
                 approved=answers[str(change.new_state)],
                 by=people[str(change.actor)].display_name if change.actor in people else str(change.actor),
                 at=change.created_at,
@@ -94,10 +108,10 @@ def since_asked(
 
 def _of_act(row: ActRow) -> Decision:
     return Decision(
+        id=row.act_id,
         approved=row.act == "approve",
         by=row.actor,
         at=row.at,
         via=row.via,
         reason=row.reason,
-        act_id=row.act_id,
     )

@@ -87,10 +87,11 @@ class Gates:
         answers = await self._decisions.read(arg.ref, arg.ask_effect, arg.item, project, arg.digest)
         decision = answers.decision
         if decision is None:
+            if not answers.asked:
+                # Nobody can answer yet, so nobody is called: it is looked at again soon.
+                return _unknown(arg, "Plane has not recorded yet that we asked for a decision")
             names = project.states
             reason = f"an approver moves the item to {names.approved} or {names.rejected} (spec {arg.digest})"
-            if not answers.asked:
-                reason = "Plane has not recorded yet that we asked for a decision"
             return _pending(arg, WaitingOn.PERSON, reason)
         if decision.approved:
             return _green(arg, f"approved by {decision.by} via {decision.via}")

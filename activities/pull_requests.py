@@ -6,6 +6,7 @@ from activities.adapters.gitea_models import Pull
 from activities.adapters.store import Store
 from activities.fencing import Fence
 from activities.forge import Forge
+from activities.markup import for_gitea, title
 from workflows.contracts import pull_requests as contract
 from workflows.model import Done, PullRequest
 
@@ -26,7 +27,7 @@ class PullRequests:
         if pull is None:
             await fence.check()
             pull = await client.create_pull(
-                head=arg.branch, base=arg.repository.base, title=arg.title[:250], body=arg.body
+                head=arg.branch, base=arg.repository.base, title=title(arg.title), body=arg.body
             )
         await self._store.effects.open(arg.ref.intent("pull-request"), "pull request")
         await self._store.effects.settle(arg.ref.intent("pull-request"), str(pull.number))
@@ -48,7 +49,7 @@ class PullRequests:
             posted = await reviewer.create_review(
                 arg.number,
                 event="APPROVED" if arg.approve else "REQUEST_CHANGES",
-                body=f"{arg.body[:20_000]}\n\n{marker}",
+                body=f"{for_gitea(arg.body)}\n\n{marker}",
                 commit_id=arg.sha,
             )
         await self._store.effects.settle(intent, str(posted.id))

@@ -18,10 +18,13 @@ class ScriptedRunner:
         self._playbook = playbook
 
     def command(self, job: Job) -> tuple[list[str], dict[str, str]]:
-        """The playbook is copied beside the data, so that the process needs nothing else of the host."""
+        """The playbook is copied beside the data, so that the process needs nothing else of the host.
+
+        The title is one word with its option: it may itself look like one.
+        """
         copy = job.data / "playbook.json"
         copy.write_bytes(self._playbook.read_bytes())
-        words = ["--role", job.role, "--key", job.key, "--round", str(job.round), "--title", job.title]
+        words = ["--role", job.role, "--key", job.key, "--round", str(job.round), f"--title={job.title}"]
         files = ["--playbook", str(copy), "--verdict", str(job.verdict_file), "--nonce", job.nonce]
         return [sys.executable, "-I", str(Path(__file__).with_name("scripted_agent.py")), *words, *files], {}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,6 +15,7 @@ from api.cli.outcome import CliError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+_STEERING = re.compile(r"[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
 PIPED_WIDTH = 200
 """Columns where nobody looks at a terminal: tables are not squeezed into 80."""
 
@@ -31,8 +33,12 @@ def plain(value: object) -> object:
 
 
 def to_json(data: object) -> str:
-    """One JSON document on one line; letters of any language stay readable, half a letter stays the escape it was."""
-    return json.dumps(data, default=plain, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    """One JSON document on one line; letters of any language stay readable, half a letter stays the escape it was.
+
+    What could steer a terminal is escaped: JSON itself only does that for the first 32 characters.
+    """
+    text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, default=plain, ensure_ascii=False))
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def colours(stream_is_terminal: bool, environment: Mapping[str, str]) -> bool:

@@ -137,12 +137,16 @@ async def decisions(connection: "Connection", task: str, digest: str) -> list[Ro
 
 
 async def insert_decision(connection: "Connection", act: dict[str, str]) -> bool:
-    """Put a decision on record if exactly this spec is still asked about; False if it is not."""
+    """Put a decision on record if exactly this spec is still asked about; False if it is not.
+
+    The task's row is locked, so that a task that moves on at the same moment either sees this act or refuses it.
+    """
     status = await connection.execute(
         """
         INSERT INTO operator_acts (act_id, task, act, actor, digest, reason, via)
-        SELECT $1, $2, $3, $4, $5, $6, 'cli'
-        WHERE EXISTS (SELECT 1 FROM tasks WHERE task = $2 AND ended_at IS NULL AND spec_digest = $5)
+        SELECT $1, task, $3, $4, spec_digest, $6, 'cli'
+        FROM tasks WHERE task = $2 AND ended_at IS NULL AND spec_digest = $5
+        ORDER BY generation DESC LIMIT 1 FOR SHARE
         """,
         act["act_id"],
         act["task"],

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import aiohttp
 import asyncpg
@@ -22,7 +23,7 @@ from temporalio.client import Client
 from deploy import processes
 from deploy.demo import seed
 from deploy.demo.playbook import playbook
-from deploy.demo.shop import CHANGE
+from deploy.demo.shop import CHANGE, FIRST_TRY
 from deploy.embedded import EmbeddedStack
 from deploy.logs import tail
 from workflows.names import NAMESPACE
@@ -46,6 +47,7 @@ PATIENCE = 90.0
 """Seconds after which a condition that does not come is a failure; nothing waits this long by itself."""
 
 WORK: list[dict[str, object]] = [
+    FIRST_TRY[0],
     *CHANGE[:2],
     {"write": "notes/{key}.md", "text": "# {title}\n\nWhat {key} changed.\n"},
     {"commit": "{key}: the change and its note"},
@@ -62,6 +64,8 @@ class Orch:
     ports: dict[str, int]
     environment: dict[str, str]
     keys: list[str] = field(default_factory=list)
+    pushed_by_people: set[str] = field(default_factory=set)
+    """Commits that olga put on main herself."""
 
     # -- acting as olga ------------------------------------------------------------------------------------
 
@@ -74,39 +78,44 @@ class Orch:
             assert answer.status < 300, f"{method} {url}: {answer.status} {text}"
             return json.loads(text) if text else None
 
-    async def create(self, name: str) -> str:
+    async def create(self, name: str, description: str = "<p>Totals must be whole cents.</p>") -> str:
         """A new item that nobody works on yet."""
         body = {
             "actor": seed.PERSON,
             "project": seed.PROJECT,
             "name": name,
-            "description_html": "<p>Totals must be whole cents.</p>",
+            "description_html": description,
             "state": "Todo",
         }
         made = await self.request("POST", "plane", "/_sandbox/ui/items", body)
         self.keys.append(made["key"])
         return str(made["key"])
 
-    async def move(self, key: str, state: str) -> Row:
+    async def move(self, key: str, state: str, actor: str = seed.PERSON) -> Row:
         """Move an item, as a person does in Plane's web UI."""
-        body = {"actor": seed.PERSON, "state": state}
+        body = {"actor": actor, "state": state}
         moved: Row = await self.request("PATCH", "plane", f"/_sandbox/ui/items/{key}", body)
         return moved
 
-    async def start(self, name: str) -> str:
+    async def start(self, name: str, **more: str) -> str:
         """A new item that is being worked on."""
-        key = await self.create(name)
+        key = await self.create(name, **more)
         await self.move(key, "In Progress")
         return key
 
+    async def asked(self, key: str, *, after: str = "") -> str:
+        """Wait until a decision on a spec (another than `after`) is asked for; its digest."""
+
+        async def asks() -> str:
+            row = await self.task(key)
+            waits = row and row["spec_digest"] != after and row["waiting_on"] == "person"
+            return str(row["spec_digest"]) if row and waits else ""
+
+        return await self.until(f"{key} asks for a decision", asks, key)
+
     async def approve_when_asked(self, key: str) -> None:
         """Approve the spec once a decision on it is asked for."""
-
-        async def asked() -> bool:
-            row = await self.task(key)
-            return bool(row and row["spec_digest"] and row["waiting_on"] == "person")
-
-        await self.until(f"{key} asks for a decision", asked, key)
+        await self.asked(key)
         await self.until(f"{key} is approved", lambda: self.move(key, "Approved"), key)
 
     async def done(self, key: str) -> Row:
@@ -135,13 +144,25 @@ class Orch:
         for role, seconds in sleeps.items():
             steps = rounds[role][0]
             steps.insert(len(steps) - 1, {"sleep": seconds})
+        self.perform(rounds)
+
+    def perform(self, rounds: dict[str, list[list[Row]]]) -> None:
+        """Give the scripted agents another playbook."""
         fresh = self.stack.home.root / ".playbook.json"
         fresh.write_text(json.dumps(rounds))
         fresh.replace(seed.playbook_file(self.stack.home))
 
-    async def faults(self, server: str, *routes: Row) -> None:
-        """Put route faults in force on a sandbox server; none: everything works again."""
-        await self.request("PUT", server, "/_sandbox/faults", {"routes": list(routes)})
+    async def faults(self, server: str, *routes: Row, **webhooks: object) -> None:
+        """Put route and webhook faults in force on a sandbox server; none: everything works again."""
+        body = {"routes": list(routes), "webhooks": webhooks}
+        await self.request("PUT", server, "/_sandbox/faults", body)
+
+    async def commit_to_main(self, path: str, text: str) -> None:
+        """Change a file on main, as somebody does who may push there."""
+        body = {"actor": seed.PERSON, "branch": "main", "files": {path: text}, "message": f"Change {path}"}
+        await self.request("POST", "gitea", f"/_sandbox/ui/repos/{seed.OWNER}/shop/commits", body)
+        branch = await self.gitea("/branches/main")
+        self.pushed_by_people.add(str(branch["commit"]["id"]))
 
     # -- looking -------------------------------------------------------------------------------------------
 
@@ -270,13 +291,14 @@ class Orch:
 
 
 @contextlib.asynccontextmanager
-async def running_stack() -> AsyncIterator[Orch]:
-    """A fresh stack, deleted afterwards."""
+async def running_stack(**settings: str) -> AsyncIterator[Orch]:
+    """A fresh stack, deleted afterwards; `settings` are environment variables of its services."""
     folder = Path(tempfile.mkdtemp(prefix="orch-e2e-"))
     folder.chmod(0o711)
     stack = EmbeddedStack(folder / "home", owner_pid=os.getpid())
     try:
-        status = await stack.up()
+        with mock.patch.dict(os.environ, settings):
+            status = await stack.up()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
             orch = Orch(stack, http, dict(status.ports), dict(status.environment))
             orch.play()

@@ -118,6 +118,15 @@ class Tasks:
                 generation,
                 *row.values(),
             )
+            if not row["spec_digest"]:
+                # Nothing is asked any more: whoever answered after the last look is told as well.
+                await connection.execute(
+                    """
+                    UPDATE operator_acts SET outcome = 'too late'
+                    WHERE task = $1 AND digest <> '' AND outcome = '' AND act IN ('approve', 'reject')
+                    """,
+                    task,
+                )
             await connection.executemany(
                 """
                 INSERT INTO transitions (task, generation, n, at, stage, round, text, sha, source)
