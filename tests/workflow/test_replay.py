@@ -40,7 +40,7 @@ def history(path: Path) -> WorkflowHistory:
 
 
 def test_every_stage_is_recorded() -> None:
-    """There is a history of each stage, of a rejection, of each way back and each interruption, and of a merge queue."""
+    """There is a history of each stage, of ways back, of what people interrupt, and of a merge queue."""
     assert {path.stem for path in FILES} == OTHERS | {f"task-{stage}" for stage in Stage}
 
 
