@@ -69,9 +69,9 @@ class WorkerSettings(BaseSettings):
     temporal_ui_url: str = ""
     """The address of Temporal's Web UI, for links."""
 
-    @field_validator("config", "home", mode="before")
+    @field_validator("config", "home", "plane_url", "gitea_url", mode="before")
     @classmethod
-    def _a_path(cls, value: object) -> object:
+    def _not_empty(cls, value: object) -> object:
         if value == "":
             raise ValueError("is empty")
         return value

@@ -64,7 +64,7 @@ def test_everything_that_is_wrong_is_said_at_once(complete: pytest.MonkeyPatch) 
     complete.setenv("ORCH_AGENT_SLOTS", "0")
     said = refused().splitlines()
     assert len(said) == 3
-    assert any(line.startswith("ORCH_PLANE_TOKEN is not set") and "ORCH_PLANE_TOKEN_FILE" in line for line in said)
+    assert any(line.startswith("ORCH_PLANE_TOKEN: is not set") and "ORCH_PLANE_TOKEN_FILE" in line for line in said)
     assert any(line.startswith("ORCH_GITEA_URL:") and "http://" in line for line in said)
     assert any(line.startswith("ORCH_AGENT_SLOTS:") for line in said)
 
@@ -81,11 +81,13 @@ def test_no_secret_is_ever_said(complete: pytest.MonkeyPatch) -> None:
 
 
 def test_a_secret_may_come_from_a_file(complete: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`ORCH_<NAME>_FILE` is read without the newline at its end, and outranks the variable."""
+    """`ORCH_<NAME>_FILE` is read without the newline at its end; beside the variable it is an error, as in the API."""
     (tmp_path / "token").write_text("from-file\n")
     complete.setenv("ORCH_PLANE_TOKEN_FILE", str(tmp_path / "token"))
     complete.delenv("ORCH_GITEA_TOKEN")
     complete.setenv("ORCH_GITEA_TOKEN_FILE", str(tmp_path / "token"))
+    assert refused() == "ORCH_PLANE_TOKEN_FILE: ORCH_PLANE_TOKEN is set too; unset one of them"
+    complete.delenv("ORCH_PLANE_TOKEN")
     settings, _ = load_settings()
     assert settings.plane_token.get_secret_value() == "from-file"
     assert settings.gitea_token.get_secret_value() == "from-file"
@@ -93,9 +95,10 @@ def test_a_secret_may_come_from_a_file(complete: pytest.MonkeyPatch, tmp_path: P
 
 def test_an_unreadable_secret_file_is_named(complete: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A file that is not there is named with its variable."""
+    complete.delenv("ORCH_PLANE_TOKEN")
     complete.setenv("ORCH_PLANE_TOKEN_FILE", str(tmp_path / "missing"))
     said = refused()
-    assert said.startswith(f"ORCH_PLANE_TOKEN_FILE ({tmp_path / 'missing'}): No such file")
+    assert said.startswith(f"ORCH_PLANE_TOKEN_FILE: {tmp_path / 'missing'} can not be read (No such file")
 
 
 @pytest.mark.parametrize(
@@ -122,5 +125,5 @@ def test_a_broken_orch_toml_is_refused(
 
 def test_a_configuration_error_is_no_crash(capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code tells supervisors not to try again."""
-    assert exit_with(ConfigError("ORCH_HOME is not set")) == 78
-    assert capsys.readouterr().err == "orch cannot start:\nORCH_HOME is not set\n"
+    assert exit_with(ConfigError(["ORCH_HOME: is not set; set it"])) == 78
+    assert capsys.readouterr().err == "orch cannot start:\nORCH_HOME: is not set; set it\n"
