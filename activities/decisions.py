@@ -7,6 +7,7 @@ from activities.adapters.plane import PlaneClient
 from activities.adapters.plane_models import StateChange
 from activities.adapters.store import ActRow, Store
 from activities.plane_states import PlaneStates, after
+from workflows.contracts.items import Moved
 from workflows.model import Item, ItemState, TaskRef
 from workflows.projects import ProjectConfig
 
@@ -52,6 +53,8 @@ class Decisions:
         # What was there before the intent answers an older question.
         fresh = after(changes, str(intent.detail["after"])) if intent else ()
         answers = since_asked(fresh, states.id_of(ItemState.AWAITING_APPROVAL), project.bots)
+        if answers is None and intent and intent.reference == Moved.ALREADY_THERE:
+            answers = fresh  # it waited there when we asked, for instance after a pause
         acts = tuple(_of_act(row) for row in await self._store.tasks.decisions(ref.key, digest))
         moves = await self._of_moves(answers or (), states, project)
         ordered = tuple(sorted((*acts, *moves), key=lambda decision: decision.at))

@@ -62,20 +62,26 @@ class Reconcile:
         states = await PlaneStates.read(self._plane, project)
         in_progress = states.id_of(ItemState.IN_PROGRESS)
         watermark = await self._store.tasks.watermark(arg.project)
-        newest, seen, woken, started, calls = watermark, 0, 0, 0, 1
-        since = watermark - OVERLAP if watermark else None
+        newest, seen, woken, started, calls = watermark.until, 0, 0, 0, 1
+        since = newest - OVERLAP if newest else None
+        looks: dict[str, str] = {}
         open_tasks = await self._store.tasks.open_tasks(arg.project)
         async for page in self._plane.list_items_changed(project.plane_project_id, since):
             calls += 1
             for row in page:
+                newest = max(newest or row.updated_at, row.updated_at)
+                looks[row.id] = f"{row.updated_at.isoformat()} {row.state}"
+                if watermark.seen.get(row.id) == looks[row.id]:
+                    continue
                 seen += 1
                 key = str(TaskKey(arg.project, row.sequence_id))
-                newest = max(newest or row.updated_at, row.updated_at)
                 if key in open_tasks:
                     woken += await self._wake(key)
                 elif row.state == in_progress:
                     started += await self._start(key, row)
-        await self._store.tasks.move_watermark(arg.project, newest or datetime.now(UTC))
+        until = newest or datetime.now(UTC)
+        overlap = {item: look for item, look in looks.items() if look >= (until - OVERLAP).isoformat()}
+        await self._store.tasks.move_watermark(arg.project, until, overlap)
         result = contract.Pass(seen=seen, woken=woken, started=started, calls=calls)
         log.info("reconcile_pass", project=arg.project, **result.model_dump(exclude={"skipped"}))
         return result

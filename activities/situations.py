@@ -85,14 +85,15 @@ class Situations:
         by_people = [change for change in fresh if change.actor is not None and change.actor not in project.bots]
         if not by_people:
             return None
-        newest = by_people[-1]
         states = {state.id: state for state in await self._plane.list_states(project.plane_project_id)}
-        state = states.get(newest.new_state or "")
-        if state is None:
-            return None
         people = {user.id: user.display_name for user in await self._plane.list_members(project.plane_project_id)}
-        who = people.get(newest.actor or "", newest.actor or "somebody")
-        return PersonMove(to=kind_of(state, project), state=state.name, by=who)
+        moves = []
+        for change in by_people:
+            state = states.get(change.new_state or "")
+            who = people.get(change.actor or "", change.actor or "somebody")
+            if state is not None:
+                moves.append(PersonMove(to=kind_of(state, project), state=state.name, by=who))
+        return newest(moves)
 
     async def _pull(self, arg: ReadSituation) -> tuple[PullStanding, str]:
         if arg.pull is None:
@@ -113,6 +114,15 @@ class Situations:
             return False
         await client.get_repo()  # the parent answers, or this is a problem
         return True
+
+
+def newest(moves: list[PersonMove]) -> PersonMove | None:
+    """The move that counts: the newest; but an answer after a move to in progress does not hide that one."""
+    if not moves:
+        return None
+    if moves[-1].to in {StateKind.APPROVED, StateKind.REJECTED}:
+        return next((move for move in reversed(moves) if move.to is StateKind.IN_PROGRESS), moves[-1])
+    return moves[-1]
 
 
 def kind_of(state: State, project: ProjectConfig) -> StateKind:

@@ -17,7 +17,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.leases import Leases
-from workflows.contracts import gates, items, landing, leases, ledger, pull_requests, resolving, workspaces
+from workflows.contracts import gates, items, landing, leases, ledger, pull_requests, reconcile, resolving, workspaces
 from workflows.model import (
     Candidate,
     Done,
@@ -33,6 +33,7 @@ from workflows.model import (
     WaitingOn,
 )
 from workflows.projects import ProjectFacts
+from workflows.situation import PersonMove, PullStanding, Situation, StateKind
 from workflows.stages import Gate, decision_digest
 from workflows.state import Act
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict, VerdictOutcome
@@ -42,10 +43,12 @@ Result = TypeVar("Result")
 
 HOST = "fake-host"
 LEDGER = {"record_progress", "record_act"}
+WATCH = {"read_situation"}
+"""What the watch reads beside a stage, whenever it is woken."""
 LEASE_QUEUE = {"open_lease", "close_lease", "inspect_holder"}
 """Activities of the lease queues, which run beside the tasks."""
 WAITING_ON = {Gate.SPEC_DECIDED: WaitingOn.PERSON, Gate.CI_GREEN: WaitingOn.CI, Gate.CANDIDATE_TESTED: WaitingOn.CI}
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds after which something awaited is taken for something that never happens."""
 
 
@@ -67,6 +70,7 @@ class _Epochs:
     last: int = 0
     open: dict[str, int] = field(default_factory=dict)
     granted: list[tuple[str, str, int]] = field(default_factory=list)
+    released: set[int] = field(default_factory=set)
 
     async def open_lease(self, queue: str, holder: str, generation: int) -> _Epoch:
         self.last += 1
@@ -89,15 +93,23 @@ class FakeWorld:
 
     def __init__(self, client: Client, number: int) -> None:
         self.number = number
+        self.held_epoch = 1000
+        """The merge lease of a task that a test starts at deploy."""
         self.repository = Repository(owner="acme", name=f"shop-{number}")
-        self.policy = Policy(
-            test="make test", staging="make staging", production="make production", runner="scripted", max_rounds=3
-        )
+        self.policy = Policy(test="make test", staging="make staging", production="make production", runner="scripted")
         self.calls: list[tuple[str, Any]] = []
         """Every activity that began, with its argument, in order."""
         self.progress: list[ledger.RecordProgress] = []
         self.acts: list[ledger.RecordAct] = []
         self.epochs = _Epochs()
+        self.cancelled: list[str] = []
+        """Activities whose attempt was really broken off."""
+        self.ended: list[str] = []
+        """Activities whose attempt has ended well."""
+        self.situation = Situation()
+        """What people have done besides moving items: closed, merged, deleted; or why that cannot be read."""
+        self.moves: list[tuple[str, PersonMove]] = []
+        """Moves by people, with the keys of their items; Plane has them as activities, numbered from 2."""
         self.heads: dict[str, str] = {}
         """Task branch -> head, as the remote has it."""
         self._commits = 0
@@ -105,6 +117,7 @@ class FakeWorld:
         self._says: dict[Gate, GateResult | GateOutcome] = {}
         self._scripts: dict[str, deque[Any]] = {}
         self._held: dict[str, asyncio.Event] = {}
+        self._stubborn: set[str] = set()
         self._changed = asyncio.Condition()
 
     # -- steering --------------------------------------------------------------------------------------------
@@ -129,14 +142,28 @@ class FakeWorld:
         """The next answers of one agent."""
         self.script(f"agent: {role}", *answers)
 
+    def person_moves(self, to: StateKind, which: int = 1, state: str = "") -> None:
+        """A person moves an item in Plane; nobody is told."""
+        self.moves.append((self.key(which), PersonMove(to=to, state=state or to.title(), by="olga")))
+
+    def find(self, **changes: object) -> None:
+        """What the sources say of item, pull request and branch from now on; nobody is told."""
+        self.situation = Situation.model_validate(changes)
+
     @contextmanager
-    def holding(self, name: str) -> Iterator[None]:
-        """Let an activity stand still inside its attempt while the block runs."""
+    def holding(self, name: str, *, stubborn: bool = False) -> Iterator[None]:
+        """Let an activity stand still inside its attempt while the block runs.
+
+        One that is stubborn does not hear of its cancellation: it succeeds when the block ends.
+        """
         self._held[name] = asyncio.Event()
+        if stubborn:
+            self._stubborn.add(name)
         try:
             yield
         finally:
             self._held.pop(name).set()
+            self._stubborn.discard(name)
 
     # -- seeing ----------------------------------------------------------------------------------------------
 
@@ -145,7 +172,7 @@ class FakeWorld:
         return [
             _shown(name, arg)
             for name, arg in self.calls
-            if name not in LEDGER | LEASE_QUEUE and (which is None or _key_of(arg) in {"", self.key(which)})
+            if name not in LEDGER | LEASE_QUEUE | WATCH and (which is None or _key_of(arg) in {"", self.key(which)})
         ]
 
     def of(self, name: str) -> list[Any]:
@@ -155,6 +182,10 @@ class FakeWorld:
     def gate_calls(self, gate: Gate) -> list[gates.GateQuestion]:
         """The questions a gate was asked."""
         return [question for question in self.of("evaluate_gate") if question.gate is gate]
+
+    def begun(self, name: str) -> int:
+        """How often an activity was begun."""
+        return len(self.of(name))
 
     def agent_calls(self, role: Role) -> list[workspaces.RunAgent]:
         """The jobs a role was given."""
@@ -222,6 +253,38 @@ class FakeWorld:
     async def move_item(self, arg: items.MoveItem) -> items.MoveResult:
         """Moved."""
         return await self._answer("move_item", arg, lambda: items.MoveResult(outcome=items.Moved.MOVED))
+
+    @activity.defn
+    async def settle_decision(self, arg: items.SettleDecision) -> Done:
+        """Told."""
+        return await self._answer("settle_decision", arg, Done)
+
+    @activity.defn
+    async def show_status(self, arg: items.ShowStatus) -> Done:
+        """Shown."""
+        return await self._answer("show_status", arg, Done)
+
+    @activity.defn
+    async def read_situation(self, arg: items.ReadSituation) -> Situation:
+        """What the test arranged, and the newest move of the item that was not seen before."""
+        return await self._answer("read_situation", arg, lambda: self._look(arg))
+
+    def _look(self, arg: items.ReadSituation) -> Situation:
+        if self.situation.problem:
+            return self.situation
+        seen = int(arg.seen_activity.rpartition("-")[2])
+        fresh = [move for number, (key, move) in enumerate(self.moves, 2) if number > seen and key == arg.ref.key]
+        found = {"move": fresh[-1] if fresh else None, "seen_activity": f"activity-{max(seen, len(self.moves) + 1)}"}
+        if arg.pull is None:
+            found["pull"] = PullStanding.NONE
+        return self.situation.model_copy(update=found)
+
+    # -- reconcile -------------------------------------------------------------------------------------------
+
+    @activity.defn
+    async def reconcile_project(self, arg: reconcile.ReconcileProject) -> reconcile.Pass:
+        """Nothing changed."""
+        return await self._answer("reconcile_project", arg, reconcile.Pass)
 
     # -- gates -----------------------------------------------------------------------------------------------
 
@@ -357,6 +420,7 @@ class FakeWorld:
     @activity.defn
     async def release_lease(self, arg: leases.ReleaseLease) -> Done:
         """Signal, as in production."""
+        self.epochs.released.add(arg.lease.epoch)
         return await self._pass_on("release_lease", arg, self._leases.release_lease)
 
     @activity.defn
@@ -414,9 +478,29 @@ class FakeWorld:
     async def _answer(self, name: str, arg: object, usual: Callable[[], Result], also: str = "") -> Result:
         self.calls.append((name, arg))
         await self._tell()
-        held = self._held.get(name)
-        if held is not None:
-            await held.wait()
+        try:
+            await self._stand(
+                self._held.get(also) or self._held.get(name), stubborn=bool({also, name} & self._stubborn)
+            )
+            answer = self._next(name, also, arg, usual)
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            await self._tell()
+            raise
+        self.ended.append(name)
+        await self._tell()
+        return answer
+
+    @staticmethod
+    async def _stand(held: asyncio.Event | None, *, stubborn: bool) -> None:
+        while held is not None and not held.is_set():
+            try:
+                await held.wait()
+            except asyncio.CancelledError:
+                if not stubborn:
+                    raise
+
+    def _next(self, name: str, also: str, arg: object, usual: Callable[[], Result]) -> Result:
         for script in (also, name):
             answers = self._scripts.get(script)
             if answers:

@@ -10,7 +10,7 @@ from workflows.contracts import items, landing, leases, workspaces
 from workflows.model import Candidate, Environment, GateOutcome, ItemState, Lease, Stage
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate
-from workflows.state import Counter, Move
+from workflows.state import Counter, Move, RoundWork
 from workflows.task_run import TaskRun
 from workflows.verdicts import VerdictOutcome
 
@@ -42,7 +42,7 @@ async def deploy_staging(run: TaskRun) -> Move:
     if built.candidate is None:
         return await _no_candidate(run, lease, built)
     candidate = built.candidate
-    run.update(candidate=candidate, head_sha=candidate.sha)
+    run.update(candidate=candidate, head_sha=candidate.sha, work=_carried_over(run, candidate))
     run.say(f"candidate {candidate.sha[:10]} on main {candidate.base_sha[:10]}", sha=candidate.sha)
     return await _test_candidate(run, lease, candidate)
 
@@ -138,6 +138,9 @@ async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.D
     command = policy.staging if staging else policy.production
     if not command:
         return None
+    work = run.state.work
+    if work.deployed == sha:
+        return landing.Deployed(outcome=landing.DeployOutcome.ALREADY_DEPLOYED, sha=sha, output=work.output)
     kind = leases.LeaseKind.STAGING if staging else leases.LeaseKind.PRODUCTION
     lease = await leasing.acquire(run, kind)
     state = run.next_step()
@@ -157,6 +160,9 @@ async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.D
         shield=True,
         limit=DEPLOY_LIMIT,
     )
+    if deployed.outcome not in _NOT_DEPLOYED:
+        # Before anything else is awaited: what has been seen through is not done again after a pause.
+        run.update(work=run.state.work.model_copy(update={"deployed": sha, "output": deployed.output}))
     await leasing.release(run, lease)
     run.say(f"{environment}: {deployed.outcome}", sha=deployed.sha or sha)
     return deployed
@@ -170,6 +176,17 @@ async def _no_candidate(run: TaskRun, lease: Lease, built: landing.CandidateBuil
     if built.outcome is landing.CandidateOutcome.LEASE_LOST:
         return _requeue(reason)
     return _back(reason, reason, "files in conflict:", *built.conflicts)
+
+
+def _carried_over(run: TaskRun, candidate: Candidate) -> RoundWork:
+    """A clean rebase of ours changes nothing that staging and its judge have seen."""
+    work = run.state.work
+    changes: dict[str, object] = {}
+    if work.claim is not None and work.claim.sha == candidate.replaces:
+        changes["claim"] = work.claim.model_copy(update={"sha": candidate.sha})
+    if work.deployed == candidate.replaces:
+        changes["deployed"] = candidate.sha
+    return work.model_copy(update=changes)
 
 
 async def _test_candidate(run: TaskRun, lease: Lease, candidate: Candidate) -> Move:
@@ -197,9 +214,11 @@ async def _test_candidate(run: TaskRun, lease: Lease, candidate: Candidate) -> M
 async def _land(run: TaskRun) -> Move | None:
     """Land, or say where the task goes instead; the lease is given back either way."""
     state = run.next_step()
-    assert state.lease is not None
     assert state.candidate is not None
     assert state.pull is not None
+    if state.lease is None:
+        # Given back while the task stood still: the candidate may be old by now.
+        return Move(to=Stage.DEPLOY_STAGING, reason="the merge lease was given back meanwhile")
     landed = await run.call(
         landing.land,
         landing.Land(
@@ -216,10 +235,12 @@ async def _land(run: TaskRun) -> Move | None:
         shield=True,
         limit=timedelta(minutes=10),
     )
-    await leasing.release(run, state.lease)
     if landed.outcome is landing.LandOutcome.LANDED:
+        # Before anything else is awaited: whoever interrupts now must find that it has landed.
         run.update(landed_sha=landed.sha)
         run.say(f"landed on {state.project.repository.base}", sha=landed.sha)
+    await leasing.release(run, state.lease)
+    if landed.outcome is landing.LandOutcome.LANDED:
         await run.record(announce=f"{state.key} landed {landed.sha[:10]}")
         return None
     reason = f"not landed: {landed.reason}"

@@ -41,10 +41,10 @@ async def acquire(run: TaskRun, kind: leases.LeaseKind) -> Lease:
 
 
 async def release(run: TaskRun, lease: Lease) -> None:
-    """Give a lease back."""
+    """Give a lease back; it is ours until that is done, so that whoever is broken off here tries again."""
+    await _give_back(run, lease)
     if run.state.lease == lease:
         run.update(lease=None)
-    await _give_back(run, lease)
 
 
 async def release_all(run: TaskRun) -> None:
@@ -57,7 +57,9 @@ async def release_all(run: TaskRun) -> None:
 async def return_unwanted(run: TaskRun) -> None:
     """Give back what was granted to a wish that is over: it would block others."""
     while run.unwanted:
-        await _give_back(run, run.unwanted.pop())
+        lease = run.unwanted[0]
+        await _give_back(run, lease)
+        run.unwanted = [other for other in run.unwanted if other != lease]
 
 
 async def _await_grant(run: TaskRun, kind: leases.LeaseKind, since: datetime) -> None:

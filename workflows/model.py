@@ -149,6 +149,23 @@ class WaitingOn(StrEnum):
     NOTHING = "nothing"
 
 
+_WAITS = {
+    WaitingOn.PERSON: "for a person",
+    WaitingOn.CI: "for CI",
+    WaitingOn.AGENT: "for an agent",
+    WaitingOn.MERGE_QUEUE: "in the merge queue",
+    WaitingOn.SOURCE: "until Plane or Gitea can be read",
+    WaitingOn.NOTHING: "for its next look",
+}
+
+
+def waits(on: str, *, needs_human: bool) -> str:
+    """What follows "waits" in a sentence; a word that only newer code knows is said as it is."""
+    if needs_human:
+        return _WAITS[WaitingOn.PERSON]
+    return _WAITS[WaitingOn(on)] if on in set(WaitingOn) else f"for {on}"
+
+
 class GateResult(Frozen):
     """What a gate found, in words a person understands."""
 

@@ -12,6 +12,7 @@ PLAIN_MODULES = (
     "workflows.model",
     "workflows.names",
     "workflows.projects",
+    "workflows.situation",
     "workflows.stages",
     "workflows.state",
     "workflows.verdicts",

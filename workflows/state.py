@@ -18,6 +18,7 @@ from workflows.model import (
     TestRun,
     TimelineLine,
     Waiting,
+    waits,
 )
 from workflows.names import task_branch
 from workflows.projects import ProjectFacts
@@ -97,6 +98,10 @@ class RoundWork(Frozen):
     tests: TestRun | None = None
     claim: Claim | None = None
     findings: str = ""
+    deployed: str = ""
+    """The sha that this round has deployed."""
+    output: str = ""
+    """What its deployment said."""
 
 
 class TaskState(Frozen):
@@ -269,8 +274,8 @@ def why(state: TaskState) -> str:
     if state.waiting is None:
         return f"{head} and working."
     wait = state.waiting
-    who = "a person" if wait.needs_human else f"the {wait.on}" if wait.on != "person" else "a person"
     return (
-        f"{head} and waits for {who} since {wait.since:%Y-%m-%d %H:%M}Z: {wait.reason}. "
+        f"{head} and waits {waits(wait.on, needs_human=wait.needs_human)}, "
+        f"since {wait.since:%Y-%m-%d %H:%M}Z: {wait.reason}. "
         f"It looks again at {wait.next_check:%Y-%m-%d %H:%M:%S}Z."
     )

@@ -53,7 +53,9 @@ class TaskWorkflow:
         except asyncio.CancelledError:
             ending = Judgement(effect=Effect.CANCEL, reason="the workflow was cancelled")
         if ending is not None:
+            await leasing.release_all(task)
             return await self._end(await ending_early.close(task, ending))
+        await leasing.return_unwanted(task)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return workflow.continue_as_new(TaskInput(key=arg.key, state=task.carried()))
 
@@ -70,19 +72,27 @@ class TaskWorkflow:
                 await workflow.wait([stage, watch], return_when=asyncio.FIRST_COMPLETED)
                 # The stage may have begun in this very moment what must be seen through.
                 await workflow.wait_condition(functools.partial(_breakable, task, stage))
-            finally:
-                moved_on = stage.done()
+            except asyncio.CancelledError:
+                await workflow.wait_condition(functools.partial(_breakable, task, stage))
                 await self._stop(stage, watch)
+                raise
+            moved_on = stage.done()
+            await self._stop(stage, watch)
             if moved_on:
                 stage.result()
-                return None
-            await leasing.release_all(task)
-            judgement = watch.result()
-            if judgement.effect is not Effect.PAUSE:
+            else:
+                await leasing.release_all(task)
+            judgement, task.interrupted = task.interrupted, None
+            if task.state.stage is Stage.DONE:
+                return None  # nothing is left that could be stopped
+            if judgement is not None and judgement.effect is not Effect.PAUSE:
                 return judgement
-            watching.pause(task, judgement)
+            if judgement is not None:
+                watching.pause(task, judgement)
+            if moved_on:
+                return None
 
-    async def _stop(self, stage: "asyncio.Task[None]", watch: "asyncio.Task[Judgement]") -> None:
+    async def _stop(self, stage: "asyncio.Task[None]", watch: "asyncio.Task[None]") -> None:
         """Break off what still runs, and wait until it is over."""
         self._task.stage_stops = self._task.watch_stops = True
         for each in (stage, watch):

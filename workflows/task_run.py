@@ -13,6 +13,7 @@ from workflows.calls import ATTEMPT_LIMIT, Arg, Result, call
 from workflows.contracts import items, ledger
 from workflows.hints import Hint, Pending, Source, Topic, note_hint
 from workflows.model import Lease, Waiting, WaitingOn, grace_growth
+from workflows.situation import Judgement
 from workflows.stages import REGISTRY, StageSpec
 from workflows.state import Act, OperatorAct, TaskState, told, why
 
@@ -40,6 +41,8 @@ class TaskRun:
         self.unwanted: list[Lease] = []
         self.let_go: Callable[[], Awaitable[None]] = _hold_nothing
         """Gives back every lease; nothing is held while a person is waited for."""
+        self.interrupted: Judgement | None = None
+        """What people want instead of the stage that runs; it must not be forgotten once it has been read."""
         self.stage_stops = False
         self.watch_stops = False
         """A cancelled activity may still succeed, and then nobody hears of the cancellation: these are asked too."""

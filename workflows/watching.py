@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from workflows import leasing
 from workflows.calls import call
@@ -22,16 +23,19 @@ SURVEY_GRACE = timedelta(minutes=15)
 INTERRUPTING = frozenset({Effect.PAUSE, Effect.CANCEL, Effect.DONE_BY_HAND})
 
 
-async def interruption(run: TaskRun) -> Judgement:
-    """Return when people want something else than the stage that runs, and it may be broken off."""
+async def interruption(run: TaskRun) -> None:
+    """Return when people want something else than the stage that runs, and it may be broken off.
+
+    What they want is noted at once: it has been read, and would not be found again if the stage ended just now.
+    """
     looks = 0
     while True:
         looks = looks + 1 if await _nothing_for(run, grace_growth(SURVEY_GRACE, looks)) else 0
-        await leasing.return_unwanted(run)
         judgement = await _commanded(run) or await _look(run)
         if judgement.effect in INTERRUPTING:
+            run.interrupted = judgement
             await workflow.wait_condition(lambda: run.interruptible)
-            return judgement
+            return
 
 
 async def stand_still(run: TaskRun) -> Judgement | None:
@@ -91,8 +95,13 @@ async def survey(run: TaskRun) -> Situation:
             summary="what have people done?",
             wait_for_cancel=False,
         )
+    except ActivityError as error:
+        if is_cancelled_exception(error):
+            run.unsurveyed |= topics  # broken off with the stage: the next one looks
+            raise
+        return Situation(problem=str(error.cause or error))  # refused for good: the next look is by the timer
     except BaseException:
-        run.unsurveyed |= topics  # broken off with the stage: the next one looks
+        run.unsurveyed |= topics
         raise
     if situation.seen_activity:
         run.update(seen_activity=situation.seen_activity)
@@ -119,15 +128,19 @@ async def _commanded(run: TaskRun) -> Judgement | None:
 
 
 async def _nothing_for(run: TaskRun, patience: timedelta) -> bool:
-    """Wait for a hint or a command; True if there was none for so long."""
-    try:
-        await workflow.wait_condition(
-            lambda: bool(run.unsurveyed & SURVEYED or run.commands() or run.unwanted or run.watch_stops),
-            timeout=patience,
-            timeout_summary="look at what people have done",
-        )
-    except TimeoutError:
-        return True
-    if run.watch_stops:
-        raise asyncio.CancelledError
-    return False
+    """Wait for a hint or a command; True if there was none for so long. Leases nobody wants go back at once."""
+    until = workflow.now() + patience
+    while True:
+        await leasing.return_unwanted(run)
+        if run.watch_stops:
+            raise asyncio.CancelledError
+        try:
+            await workflow.wait_condition(
+                lambda: bool(run.unsurveyed & SURVEYED or run.commands() or run.unwanted or run.watch_stops),
+                timeout=max(until - workflow.now(), timedelta(0)),
+                timeout_summary="look at what people have done",
+            )
+        except TimeoutError:
+            return True
+        if not run.unwanted and not run.watch_stops:
+            return False

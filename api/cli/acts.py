@@ -1,4 +1,8 @@
-"""What a person tells a task: on record in PostgreSQL first, then said to Temporal."""
+"""What a person tells a task.
+
+Decisions are on record in PostgreSQL before Temporal is told. Everything else is an update of the workflow and needs a
+worker: workflows read no other rows.
+"""
 
 import asyncio
 import getpass
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 HINT_SECONDS = 8.0
 UPDATE_SECONDS = 10.0
 _LATER = "on record, and it counts; Temporal cannot be reached now ({}), so it takes effect later"
+_NOTHING_DONE = "nothing was recorded; when it answers again, say it again"
 
 
 def operator(by: str | None) -> str:
@@ -115,11 +120,24 @@ async def _hint(environment: Mapping[str, str], task: str) -> str:
     return ""
 
 
-async def retry(environment: Mapping[str, str], key: str, *, reason: str, actor: str) -> dict[str, Any]:
-    """Try again what needs a person.
+async def running(environment: Mapping[str, str], act: str, key: str) -> "Row":
+    """The task that is to be told something.
 
     Raises:
-        CliError: there is nothing to retry, or nobody answers.
+        CliError: there is none, or it has ended.
+    """
+    async with connect.database(environment) as connection:
+        row = await records.find_task(connection, key)
+    if row["ended_at"] is not None:
+        raise CliError(Exit.CONFLICT, f"there is nothing to {act}: {wording.why(row)}", "move its item to In Progress")
+    return row
+
+
+async def tell(environment: Mapping[str, str], act: str, row: "Row", *, reason: str, actor: str) -> dict[str, Any]:
+    """Retry, pause, resume or cancel a task by an update. No row stands for it until the workflow has taken it.
+
+    Raises:
+        CliError: the task refuses it, or nobody answers.
     """
     from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
     from temporalio.service import RPCError, RPCStatusCode
@@ -127,37 +145,29 @@ async def retry(environment: Mapping[str, str], key: str, *, reason: str, actor:
     from workflows.interface import OperatorCommand
     from workflows.names import task_workflow_id
 
-    async with connect.database(environment) as connection:
-        row = await records.find_task(connection, key)
     task, act_id = str(row["task"]), str(uuid.uuid4())
-    if row["ended_at"] is not None:
-        raise CliError(Exit.CONFLICT, f"there is nothing to retry: {wording.why(row)}", "move its item to In Progress")
     client = await connect.temporal(environment)
     command = OperatorCommand(by=actor, reason=reason, act_id=act_id)
     try:
         async with asyncio.timeout(UPDATE_SECONDS):
             handle = client.get_workflow_handle(task_workflow_id(task))
-            said = await handle.execute_update("retry", command, id=act_id, result_type=str)
+            said = await handle.execute_update(act, command, id=act_id, result_type=str)
     except WorkflowUpdateFailedError as error:
         refused = getattr(error.cause, "message", None) or str(error.cause)
         raise CliError(Exit.CONFLICT, refused, f"orch task why {task}") from error
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
         raise CliError(
             Exit.UNREACHABLE,
-            f"no worker took the retry of {task} within {UPDATE_SECONDS:.0f} s; it is not certain to be dropped",
-            "is a worker running? then say it again: a retry that is not needed is refused",
+            f"no worker took the {act} of {task} within {UPDATE_SECONDS:.0f} s; nothing was recorded",
+            f"a worker that comes back may still be given it: see `orch task why {task}`, else say it again",
         ) from error
     except (RuntimeError, OSError) as error:
-        raise CliError(
-            Exit.UNREACHABLE, f"Temporal cannot be reached: {_cause(error)}", "nothing was changed; try again"
-        ) from error
+        raise CliError(Exit.UNREACHABLE, f"Temporal cannot be reached: {_cause(error)}", _NOTHING_DONE) from error
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise CliError(Exit.CONFLICT, f"Temporal runs no workflow of {task}", wording.why(row)) from error
-        raise CliError(
-            Exit.UNREACHABLE, f"Temporal cannot be reached: {error.message}", "nothing was changed; try again"
-        ) from error
-    return {"act_id": act_id, "task": task, "act": "retry", "actor": actor, "reason": reason, "answer": said}
+        raise CliError(Exit.UNREACHABLE, f"Temporal cannot be reached: {error.message}", _NOTHING_DONE) from error
+    return {"act_id": act_id, "task": task, "act": act, "actor": actor, "reason": reason, "answer": said}
 
 
 def _cause(error: BaseException) -> str:

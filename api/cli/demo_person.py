@@ -1,7 +1,7 @@
 """The person of the demo: what Olga sees and does, through Plane alone."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -11,6 +11,12 @@ from api.cli.outcome import CliError, Exit
 from deploy.demo.seed import PERSON, PROJECT, WORKSPACE
 
 _SPEC_LINK = re.compile(r'href="([^"]+/spec\.md)"')
+
+
+def asked_spec(comments: Iterable[str], digest: str) -> str | None:
+    """The link to the spec in the comment, as HTML, that names this digest; whatever the order of comments."""
+    links = (_SPEC_LINK.search(html) for html in comments if digest in html)
+    return next((found[1] for found in links if found), None)
 
 
 class Person:
@@ -48,18 +54,18 @@ class Person:
         item = await self._send("GET", f"{root}/work-items/{key}/")
         return self._states.get(str(item["state"]), "")
 
-    async def spec_link(self) -> str:
-        """The link to the spec in the comment that asks for a decision; it must lead somewhere."""
+    async def spec_link(self, digest: str) -> str:
+        """The link to the spec in the comment that asks for a decision on it; it must lead somewhere."""
         ids = self._ids
         path = f"/api/v1/workspaces/{WORKSPACE}/projects/{ids['project']}/work-items/{ids['item']}/comments/"
         comments = await self._send("GET", path)
-        links = [link for row in comments["results"] for link in _SPEC_LINK.findall(str(row["comment_html"]))]
-        if not links:
-            raise CliError(Exit.FAILED, "the item asks for a decision, but no comment links to the spec")
-        async with self._session.get(links[-1]) as answer:
+        link = asked_spec((str(row["comment_html"]) for row in comments["results"]), digest)
+        if link is None:
+            raise CliError(Exit.FAILED, f"the item asks for a decision, but no comment links to spec {digest}")
+        async with self._session.get(link) as answer:
             if answer.status != 200:
-                raise CliError(Exit.FAILED, f"the spec's link {links[-1]} answers {answer.status}")
-        return str(links[-1])
+                raise CliError(Exit.FAILED, f"the spec's link {link} answers {answer.status}")
+        return link
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         url = self._plane + path

@@ -140,7 +140,7 @@ class Play:
 
     async def _decide(self, person: Person, key: str, digest: str, *, first: bool) -> None:
         """In the demo's own story Olga rejects the first spec, and Plane loses word of her approval."""
-        link = await person.spec_link()
+        link = await person.spec_link(digest)
         self.line(f"{PERSON}:", f"sees {key} in Awaiting approval and reads the spec:")
         self.line("", link)
         own_story = self.spec.import_git is None

@@ -33,11 +33,12 @@ def plain(value: object) -> object:
 
 
 def to_json(data: object) -> str:
-    """One JSON document on one line; letters of any language stay readable.
+    """One JSON document on one line; letters of any language stay readable, half a letter stays the escape it was.
 
     What could steer a terminal is escaped: JSON itself only does that for the first 32 characters.
     """
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, default=plain, ensure_ascii=False))
+    text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, default=plain, ensure_ascii=False))
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def colours(stream_is_terminal: bool, environment: Mapping[str, str]) -> bool:

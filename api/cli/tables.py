@@ -1,5 +1,6 @@
 """Rows as rich tables. No I/O."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -36,7 +37,7 @@ def task_list(rows: Sequence[Row], now: datetime) -> RenderableType:
     """What `orch task list` shows."""
     if not rows:
         return Text("No task is under way. (--all shows the ended ones too.)")
-    table = _table("task", "stage", "waits for", "since", "cost", "title", right=("cost",), fold=("waits for", "title"))
+    table = _table("task", "stage", "waits", "since", "cost", "title", right=("cost",), fold=("waits", "title"))
     for row in rows:
         since = row["ended_at"] or row["waiting_since"] or row["updated_at"]
         table.add_row(
@@ -127,3 +128,40 @@ def _runs(rows: Sequence[Row]) -> RenderableType:
             _cell(wording.money(row["cost_usd"])),
         )
     return table if rows else Text("No agent has run yet.")
+
+
+_STATUSES = {"forwarded": "green", "new": "yellow", "dead": "red"}
+_DELIVERY = ("id", "source", "event", "status", "reason", "task", "delivery_id", "times_received", "attempts",
+             "received_at", "last_received_at", "next_attempt_at", "settled_at", "bytes")  # fmt: skip
+
+
+def webhook_list(rows: Sequence[Row]) -> RenderableType:
+    """What `orch webhooks list` shows."""
+    if not rows:
+        return Text("No delivery matches.")
+    table = _table("row", "received", "from", "status", "event", "task", "why", right=("row",), fold=("task", "why"))
+    for row in rows:
+        table.add_row(
+            _cell(row["id"], "bold"),
+            _cell(f"{row['last_received_at']:%Y-%m-%d %H:%M:%S}Z"),
+            _cell(row["source"]),
+            _cell(row["status"], _STATUSES.get(row["status"], "")),
+            _cell(row["event"]),
+            _cell(row["task"] or ""),
+            _cell(row["reason"]),
+        )
+    return table
+
+
+def webhook_details(row: Row) -> list[str]:
+    """What `orch webhooks show` shows, line by line: a body is not broken where the terminal ends."""
+    lines = []
+    for name in _DELIVERY:
+        value = row[name]
+        text = f"{value:%Y-%m-%d %H:%M:%S}Z" if isinstance(value, datetime) else "" if value is None else str(value)
+        lines.append(f"{name:<17}{text}")
+    for name in ("headers", "body"):
+        value = row[name]
+        text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        lines += ["", f"{name}:", *text.split("\n")]
+    return [wording.harmless(line) for line in lines]

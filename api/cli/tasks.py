@@ -1,6 +1,7 @@
 """`orch task …`: looking at tasks and deciding on them."""
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
@@ -131,7 +132,54 @@ def _decide(act: str, key: str, digest: str | None, *, reason: str, by: str | No
 @app.command()
 def retry(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
     """Try again what a task needs a person for."""
-    from api.cli import acts, connect
+    _tell("retry", key, reason=reason, by=by, output=Output(as_json=as_json))
 
-    answer = _run(acts.retry(connect.stack_environment(), key, reason=reason, actor=acts.operator(by)))
-    Output(as_json=as_json).data(answer, f"{answer['task']}: {answer['answer']}")
+
+@app.command()
+def pause(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+    """Let a task stand still until `resume`; its agent is stopped and its round played again."""
+    _tell("pause", key, reason=reason, by=by, output=Output(as_json=as_json))
+
+
+@app.command()
+def resume(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+    """Let a paused task go on, whoever or whatever paused it."""
+    _tell("resume", key, reason=reason, by=by, output=Output(as_json=as_json))
+
+
+@app.command()
+def cancel(
+    key: Key,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    reason: Reason = "",
+    by: By = None,
+    as_json: Json = False,
+) -> None:
+    """End a task: cancelled, or landed and not deployed if it has landed. Asks first."""
+    from api.cli import acts, connect, wording
+    from api.cli.outcome import CliError, Exit
+
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise CliError(
+            Exit.USAGE, "cancelling asks first, and there is no terminal to ask on", "say --yes to cancel unasked"
+        )
+    environment, output = connect.stack_environment(), Output(as_json=as_json)
+    row = _run(acts.running(environment, "cancel", key))
+    if not yes:
+        output.note(wording.cancelling(row))
+        if not typer.confirm(f"Cancel {row['task']}?", err=True):
+            raise CliError(Exit.FAILED, f"{row['task']} was not cancelled: you did not want it", "nothing was changed")
+    answer = _run(acts.tell(environment, "cancel", row, reason=reason, actor=acts.operator(by)))
+    ends_as = wording.cancelled_as(row)
+    said = f"{answer['task']}: {wording.clean(answer['answer'])}; as it stands it ends as “{ends_as}”"
+    output.data({**answer, "ends_as": ends_as}, said)
+
+
+def _tell(act: str, key: str, *, reason: str, by: str | None, output: Output) -> None:
+    from api.cli import acts, connect, wording
+
+    environment, actor = connect.stack_environment(), acts.operator(by)
+    row = _run(acts.running(environment, act, key))
+    answer = _run(acts.tell(environment, act, row, reason=reason, actor=actor))
+    output.data(answer, f"{answer['task']}: {wording.clean(answer['answer'])}")

@@ -6,16 +6,23 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from workflows.model import waits
+
 Row = Mapping[str, Any]
 
 _SHORT = 10
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]+")
-"""Control characters, and marks that reorder or hide text: titles come from outside."""
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]+")
+"""Control characters, marks that reorder or hide text, halves of letters: titles come from outside."""
+
+
+def harmless(line: str) -> str:
+    """A line that cannot steer a terminal, with its indentation."""
+    return _UNSAFE.sub(" ", line).rstrip()
 
 
 def clean(text: str) -> str:
     """A text on one line that cannot steer a terminal."""
-    return _UNSAFE.sub(" ", text).strip()
+    return harmless(text).strip()
 
 
 def short(sha: str) -> str:
@@ -47,13 +54,13 @@ def age(since: datetime | None, now: datetime) -> str:
 
 
 def waiting_for(row: Row) -> str:
-    """What a task waits for, or that it works."""
+    """How a task waits and why, or that it works."""
     if row["ended_at"] is not None:
         return clean(row["outcome"])
     if row["status"] != "waiting":
         return "(working)"
-    who = "a person" if row["needs_human"] else row["waiting_on"]
-    return clean(f"{who}: {row['waiting_reason']}" if row["waiting_reason"] else who)
+    how = waits(row["waiting_on"], needs_human=row["needs_human"])
+    return clean(f"{how}: {row['waiting_reason']}" if row["waiting_reason"] else how)
 
 
 def why(row: Row) -> str:
@@ -64,10 +71,10 @@ def why(row: Row) -> str:
     head = f"{row['task']} is in {row['stage']} (round {row['round']})"
     if row["status"] != "waiting":
         return f"{head} and working."
-    who = "a person" if row["needs_human"] or row["waiting_on"] == "person" else f"the {row['waiting_on']}"
-    since = f" since {row['waiting_since']:%Y-%m-%d %H:%M}Z" if row["waiting_since"] else ""
+    how = waits(row["waiting_on"], needs_human=row["needs_human"])
+    since = f", since {row['waiting_since']:%Y-%m-%d %H:%M}Z" if row["waiting_since"] else ""
     look = f" It looks again at {row['next_check_at']:%Y-%m-%d %H:%M:%S}Z." if row["next_check_at"] else ""
-    return f"{head} and waits for {who}{since}: {clean(row['waiting_reason'])}.{look}"
+    return f"{head} and waits {how}{since}: {clean(row['waiting_reason'])}.{look}"
 
 
 def next_step(row: Row) -> str:
@@ -76,7 +83,25 @@ def next_step(row: Row) -> str:
         return ""
     if row["spec_digest"]:
         return f"decide: orch task approve {row['task']}, or orch task reject {row['task']} --reason …"
-    return f"mend what it says, then: orch task retry {row['task']}"
+    return f"mend what it says, then: orch task retry {row['task']} (paused: orch task resume {row['task']})"
+
+
+def cancelled_as(row: Row) -> str:
+    """What a task becomes that is cancelled as it stands."""
+    return "landed, not deployed" if row["landed_sha"] else "cancelled"
+
+
+def cancelling(row: Row) -> str:
+    """What cancelling would do to a task, for who is asked whether to."""
+    if row["landed_sha"]:
+        done = f"{short(row['landed_sha'])} stays on the base branch of {row['repo']}; the next deployment contains it"
+    else:
+        done = f"branch {row['branch']} and its pull request are left as they are"
+    return (
+        f"{row['task']} “{clean(row['title'])}” is in {row['stage']} (round {row['round']}). "
+        f"Cancelling ends it as “{cancelled_as(row)}”: {clean(done)}. "
+        "A landing or deployment that runs is seen through first."
+    )
 
 
 def temporal_link(ui: str, namespace: str, task: str) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.__main__ import run
+from api.cli.__main__ import app, run
 from api.cli.connect import stack_environment
 from api.cli.outcome import CliError, Exit
-from api.cli.output import colours
+from api.cli.output import colours, to_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,17 +41,23 @@ def test_the_exit_codes_are_the_documented_ones() -> None:
     assert {int(code): word.strip().strip("`") for code, word in table} == {exit_.value: exit_.word for exit_ in Exit}
 
 
-def test_without_a_stack_every_task_command_says_how_to_get_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_stack_every_command_says_how_to_get_one(capsys: pytest.CaptureFixture[str]) -> None:
     """Where no stack is known the exit code is 78 and the hint names `orch up`."""
     for arguments in (
-        ["list"],
-        ["show", "A-1"],
-        ["why", "A-1"],
-        ["approve", "A-1"],
-        ["reject", "A-1"],
-        ["retry", "A-1"],
+        "task list",
+        "task show A-1",
+        "task why A-1",
+        "task approve A-1",
+        "task reject A-1",
+        "task retry A-1",
+        "task pause A-1",
+        "task resume A-1",
+        "task cancel A-1 --yes",
+        "webhooks list",
+        "webhooks show 1",
+        "webhooks replay 1",
     ):
-        assert run(["task", *arguments]) == Exit.CONFIG
+        assert run(arguments.split()) == Exit.CONFIG
         out, err = capsys.readouterr()
         assert out == ""
         assert "orch up" in err
@@ -66,6 +72,11 @@ def test_an_error_is_one_json_object_on_stdout(capsys: pytest.CaptureFixture[str
     assert error["code"] == "config"
 
 
+def test_json_holds_whatever_a_sender_wrote() -> None:
+    """Half a surrogate pair, which a webhook's body may hold, can be written out and is read back as it was."""
+    assert to_json({"a": "\ud83d ё"}) == '{"a": "\\ud83d ё"}'
+
+
 @pytest.mark.parametrize("arguments", [["bogus"], ["task", "list", "--bogus"], ["task", "show"], ["demo", "--repo"]])
 def test_what_is_not_understood_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown command, option or missing argument exits with 2, as JSON too."""
@@ -73,6 +84,28 @@ def test_what_is_not_understood_is_a_usage_error(arguments: list[str], capsys: p
     assert capsys.readouterr().out == ""
     assert run([*arguments[:2], "--json", *arguments[2:]]) == Exit.USAGE
     assert json.loads(capsys.readouterr().out)["code"] == "usage"
+
+
+def test_cancelling_unasked_has_to_be_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal to ask on, and without --yes, cancelling is a usage error that says so; nothing is read."""
+    assert run(["task", "cancel", "A-1"]) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--yes" in err
+    assert run(["task", "cancel", "A-1", "--json"]) == Exit.USAGE
+    assert "--yes" in json.loads(capsys.readouterr().out)["hint"]
+
+
+def test_every_command_is_in_the_reference() -> None:
+    """docs/reference/cli.md names each command there is."""
+    text = (ROOT / "docs/reference/cli.md").read_text()
+    named = [f"orch {command.callback.__name__}" for command in app.registered_commands if command.callback]
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        commands = [command for command in group.typer_instance.registered_commands if command.callback]
+        named += [f"orch {group.name} {command.name or command.callback.__name__}" for command in commands]
+    assert {"orch demo", "orch task cancel", "orch webhooks list"} <= set(named)
+    assert [name for name in named if f"`{name}" not in text] == []
 
 
 def test_options_of_the_demo_that_need_each_other(capsys: pytest.CaptureFixture[str]) -> None:

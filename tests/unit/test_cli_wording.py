@@ -10,6 +10,9 @@ from rich.console import Console
 from api.cli import demo_lines, tables, wording
 from api.cli.outcome import CliError, Exit
 from api.cli.records import pick
+from workflows.model import Item, Policy, Repository, Waiting, WaitingOn
+from workflows.projects import ProjectFacts
+from workflows.state import TaskState, why
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -52,9 +55,40 @@ def test_an_unknown_cost_is_never_nothing(cost: object, said: str) -> None:
 def test_why_names_stage_person_reason_and_next_look() -> None:
     """One sentence says where a task is, for whom it waits since when, why, and when it looks again."""
     assert wording.why(row()) == (
-        "PAY-7 is in analysis (round 1) and waits for a person since 2026-03-01 09:55Z: an approver decides. "
+        "PAY-7 is in analysis (round 1) and waits for a person, since 2026-03-01 09:55Z: an approver decides. "
         "It looks again at 2026-03-01 12:10:00Z."
     )
+
+
+@pytest.mark.parametrize("on", WaitingOn)
+@pytest.mark.parametrize("needs_human", [True, False])
+def test_the_workflow_and_the_command_line_say_the_same(on: WaitingOn, needs_human: bool) -> None:
+    """For each kind of wait, the workflow's own sentence and the one made from its row are one."""
+    wait = Waiting(on=on, reason="r", since=NOW, next_check=NOW + timedelta(minutes=10), needs_human=needs_human)
+    of_row = row(waiting_on=on.value, waiting_reason="r", waiting_since=NOW, needs_human=needs_human)
+    state = TaskState(
+        key="PAY-7", generation=1, start_activity="a", item=Item(id="i", project_id="p", key="PAY-7", title="T"),
+        project=ProjectFacts(key="PAY", repository=Repository(owner="acme", name="payments")), policy=Policy(test="t"),
+        started_at=NOW, waiting=wait,
+    )  # fmt: skip
+    assert wording.why(of_row) == why(state)
+
+
+@pytest.mark.parametrize(
+    ("on", "said"),
+    [
+        ("person", "for a person"),
+        ("ci", "for CI"),
+        ("merge queue", "in the merge queue"),
+        ("source", "until Plane or Gitea can be read"),
+        ("moon", "for moon"),
+    ],
+)
+def test_each_wait_is_said_in_words(on: str, said: str) -> None:
+    """Sentence and table name what moves a task on in plain words, even a word that only newer workers know."""
+    waiting = row(waiting_on=on, needs_human=False)
+    assert f" and waits {said}, since 2026-03-01 09:55Z: an approver decides." in wording.why(waiting)
+    assert wording.waiting_for(waiting) == f"{said}: an approver decides"
 
 
 def test_why_of_a_working_and_of_an_ended_task() -> None:
@@ -68,12 +102,15 @@ def test_the_next_step_is_a_command_that_can_be_taken() -> None:
     """Who is asked is told the command: decide where a spec is asked about, retry elsewhere."""
     assert "orch task approve PAY-7" in wording.next_step(row())
     assert "orch task retry PAY-7" in wording.next_step(row(spec_digest=""))
+    assert "orch task resume PAY-7" in wording.next_step(row(spec_digest=""))
     assert wording.next_step(row(needs_human=False)) == ""
 
 
 def test_text_from_outside_cannot_steer_the_terminal() -> None:
     """Escape sequences, line breaks and marks that reorder text are taken out of titles and reasons."""
     assert wording.clean("a\x1b[31mb\r\nc\u202ed") == "a [31mb c d"
+    assert wording.clean("half \ud83d\ufeff") == "half"
+    assert wording.harmless('  "a": "\x1b["\n') == '  "a": " ["'
     assert wording.clean("Округлить “итог” 👋") == "Округлить “итог” 👋"
 
 

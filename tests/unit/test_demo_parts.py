@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from api.cli.__main__ import run
+from api.cli.demo_person import asked_spec
 from api.cli.outcome import Exit
 from deploy.demo import copy, shop
 from deploy.home import Home
@@ -60,3 +61,14 @@ async def test_failing_tests_are_told_with_the_end_of_their_output(tmp_path: Pat
         tmp_path, "echo last words; exit 3", tmp_path / "h", 10
     )
     assert "longer than" in await copy.failing_tests(tmp_path, "sleep 30", tmp_path / "h", 0.2)
+
+
+def test_the_spec_that_is_asked_about_is_read() -> None:
+    """Of several comments the one that names the digest counts, whatever their order; none is no link."""
+    first = '<p><a href="http://g/one/spec.md">spec</a> (digest <code>d1</code>)</p>'
+    second = '<p><a href="http://g/two/spec.md">spec</a> (digest <code>d2</code>)</p>'
+    told = "<h3>Decision on spec <code>d1</code></h3>"
+    for comments in ([second, told, first], [first, told, second]):
+        assert asked_spec(comments, "d1") == "http://g/one/spec.md"
+        assert asked_spec(comments, "d2") == "http://g/two/spec.md"
+    assert asked_spec([told], "d1") is None

@@ -346,14 +346,14 @@ def test_the_timeline_is_numbered_and_bounded() -> None:
         (
             a_state(waiting=FOR_A_PERSON),
             (
-                "DEMO-1 is in analysis (round 1) and waits for a person since 2026-03-04 05:06Z: r. "
+                "DEMO-1 is in analysis (round 1) and waits for a person, since 2026-03-04 05:06Z: r. "
                 "It looks again at 2026-03-04 05:06:07Z."
             ),
         ),
         (
             a_state(waiting=FOR_CI),
             (
-                "DEMO-1 is in analysis (round 1) and waits for the ci since 2026-03-04 05:06Z: r. "
+                "DEMO-1 is in analysis (round 1) and waits for CI, since 2026-03-04 05:06Z: r. "
                 "It looks again at 2026-03-04 05:06:07Z."
             ),
         ),

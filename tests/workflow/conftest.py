@@ -4,6 +4,7 @@ import itertools
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,9 @@ def workers(client: Client, world: FakeWorld) -> list[Worker]:
             workflows=[TaskWorkflow, MergeQueueWorkflow, EnvironmentWorkflow] if queue == names.SHARED_QUEUE else [],
             interceptors=[WorkerInterceptor()],
             identity=IDENTITY,
+            # A cancellation reaches an activity with the answer to a heartbeat.
+            max_heartbeat_throttle_interval=timedelta(seconds=0.1),
+            default_heartbeat_throttle_interval=timedelta(seconds=0.1),
         )
         for queue in QUEUES
     ]

@@ -3,7 +3,7 @@
 import json
 import os
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowH
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
-from tests.fake_world import FakeWorld
+from tests.fake_world import HOST, FakeWorld, a_sha
 from workflows import names
 from workflows.hints import Hint, Source, Topic
 from workflows.lease_rules import QueueState
 from workflows.merge_queue import MergeQueueWorkflow
-from workflows.state import TaskInput
+from workflows.model import Candidate, Lease, PullRequest, Stage
+from workflows.state import TaskInput, TaskState
 from workflows.task import OperatorCommand, Status, TaskOutcome, TaskWorkflow
 
 HISTORIES = Path(__file__).parents[1] / "histories"
@@ -59,6 +60,61 @@ class Driver:
         )
         self._started.add(names.task_workflow_id(key))
         return self.handle(which)
+
+    async def start_at(self, stage: Stage, which: int = 1) -> Handle:
+        """Start a task that stands at a stage, as the runs before it would have left it."""
+        world, key = self.world, self.world.key(which)
+        found = world.beginning(key)
+        assert found.item is not None
+        assert found.project is not None
+        written = stage is not Stage.ANALYSIS
+        head = world.foreign_push(names.task_branch(key, 1)) if written else ""
+        opened = list(Stage).index(stage) > list(Stage).index(Stage.DEVELOPMENT)
+        state = TaskState(
+            key=key,
+            generation=1,
+            start_activity=found.start_activity,
+            seen_activity=found.start_activity,
+            item=found.item,
+            project=found.project,
+            policy=world.policy,
+            started_at=datetime(2026, 1, 1, tzinfo=UTC),
+            stage=stage,
+            rounds={stage: 1},
+            host=HOST,
+            head_sha=head,
+            pull=PullRequest(number=7, head_sha=head, url="http://g/7") if opened else None,
+        )
+        if stage is Stage.DEPLOY:
+            sha = world.heads[state.branch]
+            candidate = Candidate(sha=sha, tree=a_sha("tree"), base_sha=a_sha("main"), replaces=a_sha("before"))
+            queue = names.merge_queue_workflow_id(world.repository.owner, world.repository.name, "main")
+            lease = Lease(queue=queue, epoch=world.held_epoch, ticket=1, granted_at=datetime(2026, 1, 1, tzinfo=UTC))
+            state = state.model_copy(update={"candidate": candidate, "lease": lease})
+        await self.client.start_workflow(
+            TaskWorkflow.run,
+            TaskInput(key=key, state=state),
+            id=names.task_workflow_id(key),
+            task_queue=names.SHARED_QUEUE,
+        )
+        self._started.add(names.task_workflow_id(key))
+        return self.handle(which)
+
+    async def left(self, stage: Stage, which: int = 1) -> None:
+        """Wait until the task has gone on from a stage."""
+        await self.world.until(
+            lambda: any(
+                f"{stage} -> " in line.text
+                for row in self.world.progress
+                if row.ref.key == self.world.key(which)
+                for line in row.lines
+            ),
+            f"{stage} is left",
+        )
+
+    async def tell(self, act: Any, which: int = 1, **more: str) -> None:
+        """A person sends an update."""
+        await self.handle(which).execute_update(act, OperatorCommand(by="olga", **more))
 
     def handle(self, which: int = 1) -> Handle:
         """The newest run of a task."""

@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 from tests.fake_world import FakeWorld
 from tests.workflow.driving import Driver
+from workflows.beginning import START_PATIENCE
 from workflows.contracts.items import Beginning, Start
 from workflows.hints import Hint, Source, Topic
 from workflows.model import GateOutcome, Lease, WaitingOn
 from workflows.stages import Gate
-from workflows.task import START_PATIENCE, TaskWorkflow
+from workflows.task import TaskWorkflow
 
 NOT_STARTED = Beginning(start=Start.NOT_STARTED, reason="no person has started it anew")
 NOT_YET_KNOWN = Beginning(start=Start.NOT_YET_KNOWN, reason="Plane has not recorded who moved the item")

@@ -142,9 +142,9 @@ async def test_an_answer_too_late_is_recorded_and_changes_nothing(driver: Driver
     digest = (await driver.status()).digest
     green = judged(Gate.SPEC_DECIDED, GateOutcome.GREEN, "approved by petra via plane")
     undecided.says(Gate.SPEC_DECIDED, green)
-    with undecided.holding("move_item"):
+    with undecided.holding("settle_decision"):
         await driver.hint(Topic.DECISION, Source.PLANE)
-        await undecided.called("move_item")
+        await undecided.called("settle_decision")
         await handle.execute_update(TaskWorkflow.reject, OperatorCommand(by="olga", digest=digest))
     await undecided.until(lambda: bool(undecided.gate_calls(Gate.DESIGN_PRESENT)), "architecture")
     assert [record.act.by for record in undecided.acts] == ["olga"]

@@ -119,16 +119,16 @@ async def test_red_ci_leads_to_another_round_with_the_reason(driver: Driver, wor
 
 
 async def test_the_last_round_asks_a_person_and_retry_goes_on(driver: Driver, world: FakeWorld) -> None:
-    """A stage that is red as often as the policy allows waits for a person; `retry` gives it new rounds."""
+    """A stage that went back as often as the policy allows waits for a person; `retry` gives it new rounds."""
     world.says(Gate.DESIGN_PRESENT, judged(Gate.DESIGN_PRESENT, GateOutcome.RED, "no headings"))
     await driver.start()
-    await world.waiting(WaitingOn.PERSON, reason="was the last allowed")
-    assert [job.ref.round for job in world.agent_calls(Role.ARCHITECT)] == [1, 2, 3]
+    await world.waiting(WaitingOn.PERSON, reason="3 of 3 failures are spent")
+    assert [job.ref.round for job in world.agent_calls(Role.ARCHITECT)] == [1, 2, 3, 4]
     assert (await driver.status()).waiting.needs_human  # type: ignore[union-attr]
     world.says(Gate.DESIGN_PRESENT, GateOutcome.GREEN)
     assert await driver.retry() == "retry by olga taken"
-    await world.until(lambda: len(world.agent_calls(Role.ARCHITECT)) == 4, "another round")
-    assert world.agent_calls(Role.ARCHITECT)[3].ref.round == 4, "a round is never used twice: intents are named by it"
+    await world.until(lambda: len(world.agent_calls(Role.ARCHITECT)) == 5, "another round")
+    assert world.agent_calls(Role.ARCHITECT)[4].ref.round == 5, "a round is never used twice: intents are named by it"
     assert [record.act.by for record in world.acts] == ["olga"]
 
 

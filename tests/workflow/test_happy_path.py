@@ -16,8 +16,10 @@ STAGES = {
         "publish_work",
         "post_comment",
         "ask_decision",
+        "show_status",
         "gate: spec decided",
-        "move item to in_progress",
+        "settle_decision",
+        "show_status",
     ],
     Stage.ARCHITECTURE: [
         "prepare_workspace",
@@ -25,6 +27,7 @@ STAGES = {
         "publish_work",
         "post_comment",
         "gate: design present",
+        "show_status",
     ],
     Stage.DEVELOPMENT: [
         "prepare_workspace",
@@ -33,6 +36,7 @@ STAGES = {
         "post_comment",
         "ensure_pull_request",
         "gate: ci green",
+        "show_status",
     ],
     Stage.REVIEW: [
         "prepare_workspace",
@@ -40,6 +44,7 @@ STAGES = {
         "post_comment",
         "post_review",
         "gate: review passed",
+        "show_status",
     ],
     Stage.TESTING: [
         "run_tests",
@@ -47,6 +52,7 @@ STAGES = {
         "agent: tester",
         "post_comment",
         "gate: tests passed",
+        "show_status",
     ],
     Stage.DEPLOY_STAGING: [
         "request staging lease",
@@ -59,6 +65,7 @@ STAGES = {
         "build_candidate",
         "run_tests",
         "gate: candidate tested",
+        "show_status",
     ],
     Stage.DEPLOY: [
         "land",
@@ -70,6 +77,7 @@ STAGES = {
         "agent: deployer",
         "post_comment",
         "gate: deployed",
+        "show_status",
     ],
     Stage.DONE: ["move item to done", "post_comment", "remove_workspaces"],
 }

@@ -26,6 +26,10 @@ OTHERS = {
     "task-analysis-round-2-waiting",
     "task-development-red-ci",
     "task-deploy-staging-main-moved",
+    "task-review-paused",
+    "task-deploy-cancelled",
+    "task-testing-merged-by-hand",
+    "task-next-generation",
     "merge-queue",
 }
 
@@ -36,7 +40,11 @@ def history(path: Path) -> WorkflowHistory:
 
 
 def test_every_stage_is_recorded() -> None:
-    """There is a history of each stage, of a rejection, of red CI, of a moved main and of a merge queue."""
+<<<<<<< HEAD
+    """There is a history of each stage, a rejection, each way back, each interruption, and a merge queue."""
+=======
+    """There is a history of each stage, of ways back, of what people interrupt, and of a merge queue."""
+>>>>>>> lifetests
     assert {path.stem for path in FILES} == OTHERS | {f"task-{stage}" for stage in Stage}
 
 

@@ -31,6 +31,17 @@ class ActRow:
     via: str
 
 
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Up to when changes have been seen (None before the first pass), and the rows seen within the overlap.
+
+    `seen` maps an item's UUID to what it looked like, so that the overlap wakes nobody twice.
+    """
+
+    until: datetime | None
+    seen: dict[str, str]
+
+
 class Tasks:
     """The read model. Nothing is decided from it except generations and operators' acts."""
 
@@ -53,23 +64,24 @@ class Tasks:
         rows = await self._pool.fetch("SELECT task FROM tasks WHERE project = $1 AND ended_at IS NULL", project)
         return frozenset(row["task"] for row in rows)
 
-    async def watermark(self, project: str) -> datetime | None:
-        """Up to when a project's changes have been seen; None before the first pass."""
-        at: datetime | None = await self._pool.fetchval(
-            "SELECT changed_until FROM reconcile_watermarks WHERE project = $1", project
+    async def watermark(self, project: str) -> Watermark:
+        """How far a project's changes have been seen."""
+        row = await self._pool.fetchrow(
+            "SELECT changed_until, seen FROM reconcile_watermarks WHERE project = $1", project
         )
-        return at
+        return Watermark(row["changed_until"], row["seen"]) if row else Watermark(None, {})
 
-    async def move_watermark(self, project: str, until: datetime) -> None:
+    async def move_watermark(self, project: str, until: datetime, seen: dict[str, str]) -> None:
         """Note how far a pass has come; it never goes back."""
         await self._pool.execute(
             """
-            INSERT INTO reconcile_watermarks (project, changed_until) VALUES ($1, $2)
+            INSERT INTO reconcile_watermarks (project, changed_until, seen) VALUES ($1, $2, $3)
             ON CONFLICT (project) DO UPDATE
-               SET changed_until = greatest(reconcile_watermarks.changed_until, $2), passed_at = now()
+               SET changed_until = greatest(reconcile_watermarks.changed_until, $2), seen = $3, passed_at = now()
             """,
             project,
             until,
+            seen,
         )
 
     async def open_generation(self, values: dict[str, Any]) -> None:

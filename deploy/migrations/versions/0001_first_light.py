@@ -235,6 +235,7 @@ TABLES = (
     CREATE TABLE reconcile_watermarks (
         project       text PRIMARY KEY,
         changed_until timestamptz NOT NULL,
+        seen          jsonb NOT NULL DEFAULT '{}',
         passed_at     timestamptz NOT NULL DEFAULT now()
     )
     """,
