@@ -40,11 +40,7 @@ def history(path: Path) -> WorkflowHistory:
 
 
 def test_every_stage_is_recorded() -> None:
-<<<<<<< HEAD
     """There is a history of each stage, a rejection, each way back, each interruption, and a merge queue."""
-=======
-    """There is a history of each stage, of ways back, of what people interrupt, and of a merge queue."""
->>>>>>> lifetests
     assert {path.stem for path in FILES} == OTHERS | {f"task-{stage}" for stage in Stage}
 
 
