@@ -11,6 +11,7 @@ PLAIN_MODULES = (
     "workflows.lease_rules",
     "workflows.model",
     "workflows.names",
+    "workflows.problems",
     "workflows.projects",
     "workflows.situation",
     "workflows.stages",

@@ -91,6 +91,12 @@ async def lasting(orch: Orch, key: str) -> dict[str, Any]:
     }
 
 
+async def deliveries(orch: Orch) -> dict[str, Row]:
+    """Every webhook that was sent or lost, by its id."""
+    logs = [await orch.request("GET", sender, "/_sandbox/deliveries") for sender in SENDERS]
+    return {delivery["id"]: delivery for log in logs for delivery in log["deliveries"]}
+
+
 async def runs(orch: Orch, key: str) -> list[Row]:
     """The agent runs of a task."""
     return await orch.rows("SELECT stage, outcome FROM agent_runs WHERE task = $1", key)
@@ -109,10 +115,15 @@ async def test_the_same_end_whatever_becomes_of_webhooks(healing: Orch, trouble:
     try:
         for sender in SENDERS:
             await healing.faults(sender, **plan)
+        before = await deliveries(healing)
         key = await healing.carry_through(f"Webhooks are {trouble}")
         for sender in SENDERS:
             await healing.faults(sender)
         await Auditor(healing).check(key)
+        fresh = [one for name, one in (await deliveries(healing)).items() if name not in before]
+        lost = [one for one in fresh if one["state"] == "dropped"]
+        assert bool(lost) == bool(plan.get("drop_probability")), "the faults were not in force"
+        assert plan.get("drop_probability") != 1 or len(lost) == len(fresh), "not everything was lost"
         assert await lasting(healing, key) == await lasting(healing, healing.keys[0]), await healing.report(key)
     except AssertionError as error:
         error.add_note(f"webhook faults of Plane and Gitea: {plan}")
