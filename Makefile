@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin
+# Most tests wait for real servers rather than for a core: a few files at once.
+JOBS   ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check install clean
@@ -13,7 +15,7 @@ demo: $(VENV)/.demo  ## Take a real item through a real repository to deployed a
 	@$(RUN)/orch demo
 
 test: $(VENV)/.dev  ## Run every test
-	@$(RUN)/python -m pytest
+	@$(RUN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(VENV)/.dev  ## Lint, types and import rules
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/lint-imports

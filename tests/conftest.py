@@ -14,7 +14,8 @@ structlog.configure(processors=[structlog.processors.format_exc_info, structlog.
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave with pytest's own exit code (sdk-python#300)."""
     status = getattr(config, "_orch_exit_status", None)
-    if status is not None:
+    # A worker of pytest-xdist still has to send its results; whoever started it ends it.
+    if status is not None and not hasattr(config, "workerinput"):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
