@@ -100,7 +100,7 @@ def test_the_demo_gets_to_its_last_line_and_leaves_nothing() -> None:
     home = home_in(output)
     assert process.returncode == 0, output
     assert LAST.fullmatch(output.rstrip("\n").rpartition("\n")[2]), output
-    for expected in ("olga:", "Awaiting approval", "to Approved", "landed on main", "Telegram recorded 2 messages"):
+    for expected in ("olga:", "Awaiting approval", "to Approved", "landed on main", "Telegram recorded 4 messages"):
         assert expected in output
     assert "\x1b" not in output
     assert processes_of(home) == []

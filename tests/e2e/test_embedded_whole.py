@@ -27,9 +27,13 @@ from aiohttp import web
 async def ok(request):
     return web.Response()
 
+async def seeded(request):
+    return web.json_response({"projects": {"DEMO": {"id": "p"}}, "users": {"orch-bot": "b", "olga": "o"}})
+
 async def serve(ports, path):
     app = web.Application()
     app.router.add_get(path, ok)
+    app.router.add_post("/_sandbox/seed", seeded)
     runner = web.AppRunner(app)
     await runner.setup()
     for port in ports:

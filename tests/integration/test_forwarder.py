@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -21,6 +20,7 @@ from api.forwarder import ATTEMPTS, Forwarder
 from api.inbox import Delivery, Inbox, Source
 from api.naming import Ignored, Naming, Wake
 from api.signalling import Tasks, TemporalDownError
+from deploy.temporal_server import find_binary
 from tests.fake_temporal import FakeTemporal, rpc_error
 from tests.recorded import recorded
 from tests.tiny_task import TinyTask
@@ -566,7 +566,7 @@ async def test_a_real_server_starts_and_signals_the_task(inbox: Inbox, pool: asy
     await open_task(pool)
     await pool.execute("INSERT INTO items VALUES ($1, $2, 'PAY-9')", UUID(PROJECT), UUID(PROJECT))
     async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=shutil.which("temporal"), data_converter=data_converter()
+        dev_server_existing_path=str(find_binary()), data_converter=data_converter()
     ) as environment:
         forwarder = make_forwarder(pool, environment.client)
         await store(inbox, IN_PROGRESS)
@@ -588,7 +588,7 @@ async def test_a_missing_namespace_is_an_outage_and_loses_nothing(inbox: Inbox, 
     """Temporal's NOT_FOUND for the namespace is not taken for a task that does not run."""
     await pool.execute("INSERT INTO items VALUES ($1, $2, 'PAY-1')", UUID(ITEM), UUID(PROJECT))
     await store(inbox, COMMENT)
-    async with await WorkflowEnvironment.start_local(dev_server_existing_path=shutil.which("temporal")) as environment:
+    async with await WorkflowEnvironment.start_local(dev_server_existing_path=str(find_binary())) as environment:
         address = environment.client.service_client.config.target_host
         client = await Client.connect(address, namespace="missing", lazy=True, plugins=[orch_plugin()])
         with pytest.raises(TemporalDownError, match="missing"):

@@ -1,7 +1,6 @@
 """Deliveries that own tables cannot name: a real Temporal and PostgreSQL, Gitea as a tiny recorded server."""
 
 import copy
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from activities.interceptor import WorkerInterceptor
 from activities.resolving import Resolving
 from api.inbox import Inbox, Settlement, Status
 from api.signalling import TemporalDownError
+from deploy.temporal_server import find_binary
 from tests.contract.rest_replay import Answer, Server, client, serve
 from tests.fake_temporal import FakeTemporal, rpc_error
 from tests.integration.conftest import Postgres
@@ -95,7 +95,7 @@ class World:
 async def temporal() -> AsyncIterator[Client]:
     """A real Temporal."""
     async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=shutil.which("temporal"), data_converter=data_converter()
+        dev_server_existing_path=str(find_binary()), data_converter=data_converter()
     ) as environment:
         yield environment.client
 
