@@ -121,15 +121,18 @@ class LeaseQueue:
             # The holder has ended since it asked.
             self._state = released(self._state, request.holder, opened.epoch)
 
-    def take_request(self, request: Request) -> None:
+    @workflow.signal(description="A task wishes to hold the lease.")
+    def request(self, request: Request) -> None:
         """Queue a wish."""
         self._state = requested(self._state, request)
 
-    def take_release(self, release: Release) -> None:
+    @workflow.signal(description="The holder gives the lease back.")
+    def release(self, release: Release) -> None:
         """Free the lease."""
         self._state = released(self._state, release.holder, release.epoch)
 
-    def shown(self) -> QueueState:
+    @workflow.query(description="Who holds the lease and who waits.")
+    def show(self) -> QueueState:
         """Who holds and who waits, in order."""
         return self._state
 
@@ -146,18 +149,3 @@ class MergeQueueWorkflow(LeaseQueue):
     async def run(self, arg: QueueInput) -> None:  # noqa: ARG002 - Temporal wants the same parameters
         """Serve the queue."""
         await self.serve()
-
-    @workflow.signal(description="A task wishes to land.")
-    def request(self, request: Request) -> None:
-        """Queue a wish."""
-        self.take_request(request)
-
-    @workflow.signal(description="The holder gives the lease back.")
-    def release(self, release: Release) -> None:
-        """Free the lease."""
-        self.take_release(release)
-
-    @workflow.query(description="Who holds the lease and who waits.")
-    def show(self) -> QueueState:
-        """The queue as it stands."""
-        return self.shown()
