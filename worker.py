@@ -134,6 +134,8 @@ def workers(parts: Parts) -> list[Worker]:
         parts.leases.open_lease,
         parts.leases.close_lease,
         parts.leases.inspect_holder,
+        parts.leases.set_freeze,
+        parts.leases.lift_freeze,
         parts.ledger.record_progress,
         parts.ledger.record_act,
         parts.resolving.resolve_delivery,

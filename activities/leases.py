@@ -75,6 +75,18 @@ class Leases:
         return Done()
 
     @activity.defn
+    async def set_freeze(self, arg: contract.SetFreeze) -> Done:
+        """The row is the truth; the queue is only told to look."""
+        await self._store.freezes.open(arg.queue, arg.cause, reason=arg.reason, by=arg.by)
+        return Done(reference=arg.queue)
+
+    @activity.defn
+    async def lift_freeze(self, arg: contract.LiftFreeze) -> Done:
+        """Lifting what does not stand changes nothing."""
+        await self._store.freezes.lift(arg.queue, arg.cause, reason=arg.reason, by=arg.by)
+        return Done(reference=arg.queue)
+
+    @activity.defn
     async def inspect_holder(self, arg: contract.InspectHolder) -> contract.HolderState:
         """A holder that is not running holds nothing, nor does a later run that was started under its id."""
         try:

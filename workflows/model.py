@@ -223,6 +223,31 @@ class PullRequest(Frozen):
     merged: bool = False
 
 
+class FreezeCause(StrEnum):
+    """Why a lease queue grants nothing. A queue is frozen while any cause stands."""
+
+    BASE_RED = "base red"
+    """The base branch itself fails its tests; the queue tests it again with backoff and lifts this by itself."""
+    BASE_REWOUND = "base rewound"
+    """The base branch was forced back or aside; a person must look."""
+    WRONG_TREE = "wrong tree"
+    """What was read back after a landing is not what was tested; a person must look."""
+    DEPLOY_FAILED = "deploy failed"
+    """Production failed to take what landed; stands until a retry, a fix, or a person accepts."""
+    OPERATOR = "operator"
+    """A person said so."""
+
+
+class Freeze(Frozen):
+    """One standing cause, from the `freezes` table."""
+
+    cause: FreezeCause
+    reason: str
+    since: datetime
+    by: str
+    """The task or person whose act froze the queue."""
+
+
 class Lease(Frozen):
     """The right to land (or deploy): whoever holds it is (workflow id, generation, epoch), never a run id."""
 
@@ -230,6 +255,8 @@ class Lease(Frozen):
     epoch: int
     ticket: int
     granted_at: datetime
+    passes: tuple[FreezeCause, ...] = ()
+    """The causes that a person let this holder pass through; any other freeze stops it before it lands."""
 
 
 class Candidate(Frozen):

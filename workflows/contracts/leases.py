@@ -7,6 +7,7 @@ from temporalio import activity
 
 from workflows.model import (
     Done,
+    FreezeCause,
     Frozen,
     Lease,
     Repository,
@@ -72,6 +73,36 @@ class HolderState(Frozen):
     """Whether the holder's workflow is running, and is the one that asked."""
 
     running: bool
+
+
+class SetFreeze(Frozen):
+    """Freeze a queue for a cause; a cause that stands already only gets the newer reason."""
+
+    queue: str
+    cause: FreezeCause
+    reason: str
+    by: str
+
+
+class LiftFreeze(Frozen):
+    """Lift one cause; lifting what does not stand changes nothing."""
+
+    queue: str
+    cause: FreezeCause
+    reason: str
+    by: str
+
+
+@activity.defn
+async def set_freeze(arg: SetFreeze) -> Done:
+    """Write the row, then wake the queue, starting it if needed."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def lift_freeze(arg: LiftFreeze) -> Done:
+    """Settle the row, then wake the queue."""
+    raise NotImplementedError
 
 
 @activity.defn

@@ -3,6 +3,7 @@
 from activities.adapters.store.deliveries import Deliveries
 from activities.adapters.store.effects import Effect, Effects
 from activities.adapters.store.fences import Fences, StaleAttempt
+from activities.adapters.store.freezes import FreezeRow, Freezes
 from activities.adapters.store.landings import DeploymentRow, LandingRow, Landings, LeaseRow
 from activities.adapters.store.outbox import Outbox, OutboxRow
 from activities.adapters.store.pool import DATABASE_AWAY, Pool, open_pool, outlast
@@ -17,6 +18,8 @@ __all__ = [
     "Effect",
     "Effects",
     "Fences",
+    "FreezeRow",
+    "Freezes",
     "GenerationRow",
     "LandingRow",
     "Landings",
@@ -43,5 +46,6 @@ class Store:
         self.deliveries = Deliveries(pool)
         self.fences = Fences(pool)
         self.landings = Landings(pool)
+        self.freezes = Freezes(pool)
         self.runs = Runs(pool)
         self.outbox = Outbox(pool)
