@@ -438,6 +438,16 @@ class FakeWorld:
         """Describe the holder, as in production."""
         return await self._pass_on("inspect_holder", arg, self._leases.inspect_holder)
 
+    @activity.defn
+    async def set_freeze(self, arg: leases.SetFreeze) -> Done:
+        """Kept."""
+        return await self._answer("set_freeze", arg, Done)
+
+    @activity.defn
+    async def lift_freeze(self, arg: leases.LiftFreeze) -> Done:
+        """Kept."""
+        return await self._answer("lift_freeze", arg, Done)
+
     # -- ledger ----------------------------------------------------------------------------------------------
 
     @activity.defn

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from workflows import gating, leasing, merging, steps
 from workflows.contracts import items, landing, leases, workspaces
-from workflows.model import Environment, GateOutcome, ItemState, Stage
+from workflows.model import Environment, FreezeCause, GateOutcome, ItemState, Stage
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate
 from workflows.state import Move
@@ -50,6 +50,8 @@ async def deploy(run: TaskRun) -> Move:
         ),
     )
     green = result.outcome is GateOutcome.GREEN
+    if green:
+        await leasing.lift(run, FreezeCause.DEPLOY_FAILED, f"production serves {state.landed_sha[:10]}")
     return Move(to=Stage.DONE if green else Stage.DEPLOY, reason=result.reason)
 
 

@@ -5,7 +5,8 @@ from datetime import datetime
 from temporalio import workflow
 
 from workflows.contracts import leases
-from workflows.model import Lease, Waiting, WaitingOn
+from workflows.model import FreezeCause, Lease, Waiting, WaitingOn
+from workflows.names import merge_queue_workflow_id
 from workflows.task_run import TaskRun
 
 
@@ -60,6 +61,31 @@ async def return_unwanted(run: TaskRun) -> None:
         lease = run.unwanted[0]
         await _give_back(run, lease)
         run.unwanted = [other for other in run.unwanted if other != lease]
+
+
+async def freeze(run: TaskRun, cause: FreezeCause, reason: str) -> None:
+    """Stop everybody's landing on this task's base branch for a cause that this task has seen."""
+    state = run.state
+    await run.call(
+        leases.set_freeze,
+        leases.SetFreeze(queue=_merge_queue(run), cause=cause, reason=reason, by=state.key),
+        summary=f"freeze: {cause}",
+    )
+    run.say(f"landing on {state.project.repository.base} is frozen: {reason}")
+
+
+async def lift(run: TaskRun, cause: FreezeCause, reason: str) -> None:
+    """This task has shown that a cause is over."""
+    await run.call(
+        leases.lift_freeze,
+        leases.LiftFreeze(queue=_merge_queue(run), cause=cause, reason=reason, by=run.state.key),
+        summary=f"lift the freeze: {cause}",
+    )
+
+
+def _merge_queue(run: TaskRun) -> str:
+    repository = run.state.project.repository
+    return merge_queue_workflow_id(repository.owner, repository.name, repository.base)
 
 
 async def _await_grant(run: TaskRun, kind: leases.LeaseKind, since: datetime) -> None:

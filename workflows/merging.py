@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from workflows import gating, leasing, steps
 from workflows.contracts import landing, leases
-from workflows.model import Candidate, GateOutcome, Lease, Stage
+from workflows.model import Candidate, FreezeCause, GateOutcome, Lease, Stage
 from workflows.names import host_work_queue
 from workflows.stages import Gate
 from workflows.state import Counter, Move, RoundWork
@@ -77,6 +77,8 @@ async def land(run: TaskRun) -> Move | None:
         return Move(to=Stage.REVIEW, reason=reason)
     if landed.outcome in {landing.LandOutcome.MAIN_MOVED, landing.LandOutcome.LEASE_LOST}:
         return _requeue(reason)
+    if landed.outcome is landing.LandOutcome.WRONG_TREE:
+        await leasing.freeze(run, FreezeCause.WRONG_TREE, reason)
     await run.ask_human(reason)
     return Move(to=Stage.DEPLOY_STAGING, reason="a person said retry")
 

@@ -77,6 +77,7 @@ STAGES = {
         "agent: deployer",
         "post_comment",
         "gate: deployed",
+        "lift_freeze",
         "show_status",
     ],
     Stage.DONE: ["move item to done", "post_comment", "remove_workspaces"],
