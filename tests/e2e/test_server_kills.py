@@ -1,4 +1,4 @@
-"""Servers are killed, and the worker is told to stop, in the middle of a task that ends as done all the same."""
+"""Servers are killed in every stage, and the worker is told to stop; the task ends as done all the same."""
 
 import signal
 
@@ -10,16 +10,42 @@ from workflows.names import task_workflow_id
 
 pytestmark = pytest.mark.embedded
 
+ROLES = {
+    "analysis": "analyst",
+    "architecture": "architect",
+    "development": "developer",
+    "review": "reviewer",
+    "testing": "tester",
+    "deploy-staging": "deployer",
+    "deploy": "deployer",
+}
+"""Who works in each stage, in order."""
 
-@pytest.mark.parametrize("service", ["api", "temporal", "postgres", "sandbox"])
-async def test_server_killed_in_the_middle_of_a_task(orch: Orch, service: str) -> None:
-    """After kill -9 of a server the task goes on by itself and every effect is there once."""
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("service", ["api", "temporal", "postgres"])
+async def test_server_killed_in_every_stage_of_a_task(orch: Orch, service: str) -> None:
+    """Though a server is killed in each stage, the task goes on by itself and every effect is there once."""
+    orch.play(**dict.fromkeys(ROLES.values(), 3))
+    key = await orch.start(f"Kill {service} in every stage")
+    for stage in ROLES:
+        if stage == "architecture":
+            await orch.approve_when_asked(key)
+        await orch.running(f"{key}/g1/{stage}/r1/agent", key)
+        dead = orch.signal(service)
+        await orch.back(service, dead, key)
+    await orch.done(key)
+    await Auditor(orch).check(key)
+
+
+async def test_sources_killed_in_the_middle_of_a_task(orch: Orch) -> None:
+    """After kill -9 of Plane and Gitea the task goes on by itself and every effect is there once."""
     orch.play(reviewer=1.5)
-    key = await orch.start(f"Kill {service} during the review")
+    key = await orch.start("Kill the sources during the review")
     await orch.approve_when_asked(key)
     await orch.running(f"{key}/g1/review/r1/agent", key)
-    dead = orch.signal(service)
-    await orch.back(service, dead, key)
+    dead = orch.signal("sandbox")
+    await orch.back("sandbox", dead, key)
     await orch.done(key)
     await Auditor(orch).check(key)
 

@@ -48,7 +48,7 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
 
 
 @asynccontextmanager
-async def _a_world(environment: WorkflowEnvironment) -> AsyncIterator[Driver]:
+async def a_world(environment: WorkflowEnvironment) -> AsyncIterator[Driver]:
     """A fresh world, workers that act in it, and a way to drive tasks; what is left running is ended."""
     world = FakeWorld(environment.client, next(_numbers))
     async with AsyncExitStack() as running:
@@ -62,7 +62,7 @@ async def _a_world(environment: WorkflowEnvironment) -> AsyncIterator[Driver]:
 @pytest.fixture
 async def driver(environment: WorkflowEnvironment) -> AsyncIterator[Driver]:
     """Starts tasks in a world of the test's own, and moves their clocks."""
-    async with _a_world(environment) as driver:
+    async with a_world(environment) as driver:
         yield driver
 
 
@@ -78,7 +78,7 @@ async def happy(environment: WorkflowEnvironment) -> Journey:
 
     Its workers are gone: two of one client cannot share a queue, and the next world's take over.
     """
-    async with _a_world(environment) as driver:
+    async with a_world(environment) as driver:
         handle = await driver.start()
         outcome = await handle.result()
         return Journey(driver.world, handle, outcome, await driver.status(), await driver.runs(handle))
