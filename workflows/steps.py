@@ -30,6 +30,7 @@ async def analysis(run: TaskRun) -> Move:
         ),
         PLANE_QUEUE,
     )
+    run.update(ask=None)  # decided: from here on an answer is refused with words
     state = run.next_step()
     await run.call(
         items.settle_decision,
