@@ -54,15 +54,20 @@ async def test_a_cancelled_task_stays_cancelled_until_a_person_starts_it_anew(or
 
 
 async def test_a_pause_said_while_no_worker_runs_takes_effect_when_one_does(orch: Orch) -> None:
-    """With its worker stopped, `orch task pause` is on record; the next worker takes it, and `resume` goes on."""
+    """With its worker dead, `orch task pause` is on record; the next worker takes it, and `resume` goes on."""
     key = await orch.start("Paused while nobody works")
     await orch.asked(key)
-    dead = orch.signal("worker", signal.SIGSTOP)
-    code, out, err = await tell(orch, "pause", key, "--reason", "lunch")
-    assert (code, out) == (8, f"{key}: pause by ann recorded\n"), out + err
-    assert await acts(orch, key) == [("pause", "ann", "orch", "")]
-    assert not await paused(orch, key)
-    orch.signal("worker")
+    supervisor = orch.stack.status().supervisor_pid
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGSTOP)  # or it would start another worker at once
+    try:
+        dead = orch.signal("worker")
+        code, out, err = await tell(orch, "pause", key, "--reason", "lunch")
+        assert (code, out) == (8, f"{key}: pause by ann recorded\n"), out + err
+        assert await acts(orch, key) == [("pause", "ann", "orch", "")]
+        assert not await paused(orch, key)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
     await orch.back("worker", dead, key)
     await orch.until("it is paused", lambda: paused(orch, key), key=key)
     row = await orch.task(key)
