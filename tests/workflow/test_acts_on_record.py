@@ -94,6 +94,9 @@ async def test_an_act_is_taken_once_however_often_it_is_read(driver: Driver, wor
     await world.until(lambda: world.ended.count("read_acts") > reads, "read again")
     assert "paused" not in (await driver.status()).why
     assert len([act for act in world.acts if act.act.act is Act.PAUSE]) == 1
+    put(world, Act.CANCEL)
+    await driver.hint(Topic.OPERATOR, Source.OPERATOR)
+    assert (await driver.handle().result()).outcome == "cancelled", "it hides no later act"
 
 
 async def test_a_retry_on_record_goes_to_the_stage_that_waits(driver: Driver, world: FakeWorld) -> None:
