@@ -138,6 +138,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.leases.lift_freeze,
         parts.ledger.record_progress,
         parts.ledger.record_act,
+        parts.ledger.read_acts,
         parts.resolving.resolve_delivery,
         parts.resolving.settle_row,
     ]

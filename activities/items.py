@@ -13,6 +13,7 @@ from activities.forge import Forge
 from activities.markup import inline, to_html
 from activities.plane_states import PlaneStates, after
 from activities.projects import Projects
+from activities.totals import table
 from workflows.contracts import items as contract
 from workflows.model import Done, Item, ItemState
 from workflows.names import parse_task_key, task_branch
@@ -151,7 +152,12 @@ class Items:
             links.append(f"[pull request #{arg.pull}]({urls.pull(arg.pull)})")
         if arg.sha:
             links.append(f"[{arg.sha[:10]}]({urls.commit(arg.sha)})")
-        parts = [f"### {inline(arg.title)}", arg.body, " · ".join(links), f"*{inline(arg.footer)}*"]
+        took = ""
+        if arg.waited is not None:
+            rows = await self._store.runs.totals(arg.ref.key, arg.ref.generation)
+            took = table(rows, arg.waited, arg.ref.stage)
+        footer = f"*{inline(arg.footer)}*" if arg.footer else ""
+        parts = [f"### {inline(arg.title)}", arg.body, took, " · ".join(links), footer]
         comment_id = await self._comment(
             fence, arg.item, arg.effect, to_html("\n\n".join(part for part in parts if part))
         )

@@ -7,6 +7,9 @@ from temporalio import activity
 from activities.adapters.store import Store
 from workflows.contracts import ledger as contract
 from workflows.model import Done, Stage
+from workflows.state import DECISIONS, Act, OperatorAct
+
+_COMMANDS = tuple(act.value for act in Act if act not in DECISIONS)
 
 
 class Ledger:
@@ -31,19 +34,27 @@ class Ledger:
     async def record_act(self, arg: contract.RecordAct) -> Done:
         """An act that reached the workflow as a raw update is an operator's act like any other."""
         act = arg.act
-        await self._store.tasks.record_act(
+        await self._store.acts.settle(
             {
                 "act_id": act.act_id,
                 "task": arg.ref.key,
+                "generation": arg.ref.generation,
                 "act": act.act,
                 "actor": act.by,
                 "digest": act.digest,
                 "reason": act.reason,
                 "via": act.via,
                 "at": act.at,
+                "outcome": arg.outcome,
             }
         )
         return Done(reference=act.act_id)
+
+    @activity.defn
+    async def read_acts(self, arg: contract.ReadActs) -> contract.OpenActs:
+        """Whatever a task can be told, except decisions: those are read by their gate."""
+        rows = await self._store.acts.open(arg.ref.key, arg.ref.generation, _COMMANDS)
+        return contract.OpenActs(acts=tuple(OperatorAct(by=row.pop("actor"), **row) for row in rows))
 
 
 def _row(arg: contract.RecordProgress) -> dict[str, Any]:
@@ -66,6 +77,8 @@ def _row(arg: contract.RecordProgress) -> dict[str, Any]:
         "landed_sha": arg.landed_sha,
         "deployed_sha": arg.deployed_sha,
         "cost_usd": arg.cost_usd,
+        "paused_since": arg.paused.since if arg.paused else None,
+        "paused_reason": arg.paused.reason if arg.paused else "",
         "updated_at": arg.at,
         "ended_at": arg.at if arg.outcome else None,
         "outcome": arg.outcome,

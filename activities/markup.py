@@ -9,7 +9,8 @@ import re
 import nh3
 from markdown_it import MarkdownIt
 
-_TAGS = {"p", "strong", "em", "code", "pre", "ul", "ol", "li", "a", "h3", "h4", "blockquote", "br"}
+_TAGS = {"p", "strong", "em", "code", "pre", "ul", "ol", "li", "a", "h3", "h4", "blockquote", "br",
+         "table", "thead", "tbody", "tr", "th", "td"}  # fmt: skip
 _MENTION = re.compile(r"(?<![\w`])@(?=\w)")
 _REFERENCE = re.compile(r"#(?=\d)")
 _IMAGE = re.compile(r"!(?=\[)")
@@ -21,7 +22,8 @@ _LIMIT = 20_000
 def to_html(markdown: str) -> str:
     """Render untrusted Markdown; raw HTML in it is shown as text, an image becomes a link at most."""
     calm = _MENTION.sub(f"@{_BREAK}", markdown[:_LIMIT])
-    rendered = MarkdownIt("commonmark", {"html": False, "linkify": False}).disable("image").render(calm)
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table").disable("image")
+    rendered = parser.render(calm)
     return nh3.clean(
         rendered,
         tags=_TAGS,

@@ -93,7 +93,7 @@ async def replay(connection: Connection, ids: Sequence[int], *, actor: str, reas
         await connection.executemany(
             """
             INSERT INTO operator_acts (act_id, task, act, actor, reason, via, outcome)
-            VALUES ($1, $2, 'replay', $3, $4, 'cli', $5)
+            VALUES ($1, $2, 'replay', $3, $4, 'orch', $5)
             """,
             [
                 (str(uuid.uuid4()), row["task"] or "", actor, reason, f"row {row['id']}, which was {row['status']}")

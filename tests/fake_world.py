@@ -35,14 +35,14 @@ from workflows.model import (
 from workflows.projects import ProjectFacts
 from workflows.situation import PersonMove, PullStanding, Situation, StateKind
 from workflows.stages import Gate, decision_digest
-from workflows.state import Act
+from workflows.state import Act, OperatorAct
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict, VerdictOutcome
 
 Arg = TypeVar("Arg")
 Result = TypeVar("Result")
 
 HOST = "fake-host"
-LEDGER = {"record_progress", "record_act"}
+LEDGER = {"record_progress", "record_act", "read_acts"}
 WATCH = {"read_situation"}
 """What the watch reads beside a stage, whenever it is woken."""
 LEASE_QUEUE = {"open_lease", "close_lease", "inspect_holder"}
@@ -101,6 +101,10 @@ class FakeWorld:
         """Every activity that began, with its argument, in order."""
         self.progress: list[ledger.RecordProgress] = []
         self.acts: list[ledger.RecordAct] = []
+        self.on_record: list[OperatorAct] = []
+        """Acts that the command line has put on record and no task has taken."""
+        self.outcomes: dict[str, str] = {}
+        """What became of acts, by their ids."""
         self.epochs = _Epochs()
         self.cancelled: list[str] = []
         """Activities whose attempt was really broken off."""
@@ -462,9 +466,18 @@ class FakeWorld:
     async def record_act(self, arg: ledger.RecordAct) -> Done:
         """Kept, once for each id."""
         answer = await self._answer("record_act", arg, Done)
+        if arg.outcome:
+            self.outcomes[arg.act.act_id] = arg.outcome
+            self.on_record = [act for act in self.on_record if act.act_id != arg.act.act_id]
+            await self._tell()
         if all(known.act.act_id != arg.act.act_id for known in self.acts):
             self.acts.append(arg)
         return answer
+
+    @activity.defn
+    async def read_acts(self, arg: ledger.ReadActs) -> ledger.OpenActs:
+        """What operators put on record and nobody has taken or refused."""
+        return await self._answer("read_acts", arg, lambda: ledger.OpenActs(acts=tuple(self.on_record)))
 
     # -- resolving -------------------------------------------------------------------------------------------
 

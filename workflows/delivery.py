@@ -59,7 +59,6 @@ async def finish(run: TaskRun) -> str:
     """Tell Plane, close the books; answer the outcome in words."""
     state = run.state
     outcome = "done" if state.deployed_sha else "landed"
-    cost = f"${state.cost_usd:.4f}" if state.cost_complete else f"at least ${state.cost_usd:.4f}"
     await run.call(
         items.move_item,
         items.MoveItem(ref=run.next_step().ref, effect="done", item=state.item, to=ItemState.DONE),
@@ -74,11 +73,9 @@ async def finish(run: TaskRun) -> str:
             item=state.item,
             repository=state.project.repository,
             title=f"{state.key} is {outcome}",
-            footer=(
-                f"landed {state.landed_sha[:10]}; {state.tokens_in} tokens in "
-                f"({state.tokens_cached} from cache), {state.tokens_out} out, {cost}"
-            ),
+            footer=f"landed {state.landed_sha[:10]}",
             sha=state.landed_sha,
+            waited=state.waited,
             pull=state.pull.number if state.pull else None,
         ),
         queue=PLANE_QUEUE,

@@ -32,6 +32,7 @@ async def close(run: TaskRun, ending: Judgement) -> str:
                 title=f"{state.key}: {outcome}",
                 body=f"{ending.reason}.\n\n{_warning(run, outcome)}",
                 sha=state.landed_sha or state.head_sha,
+                waited=state.waited,
                 pull=state.pull.number if state.pull else None,
             ),
             queue=PLANE_QUEUE,

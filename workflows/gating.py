@@ -19,6 +19,7 @@ CI_PATIENCE = timedelta(hours=1)
 async def ask(run: TaskRun, question: Callable[[], gates.GateQuestion], queue: str = names.SHARED_QUEUE) -> GateResult:
     """Ask until green or red. A hint only makes it ask sooner; without any, the grace timer asks."""
     looks, source, reason, since = 0, Source.WORKFLOW, "", workflow.now()
+    overdue = False
     while True:
         await run.take_answers()
         run.pending.clear()
@@ -32,8 +33,13 @@ async def ask(run: TaskRun, question: Callable[[], gates.GateQuestion], queue: s
         if result.reason != reason:
             reason, since, looks = result.reason, workflow.now(), 0
             run.say(f"waits: {reason}", sha=result.sha, source=source)
-            announce = _announcement(run, result)
-        source = await run.wait(_waiting(run, result, since, looks), announce)
+            announce, overdue = _announcement(run, result), False
+        waiting = _waiting(run, result, since, looks)
+        if waiting.needs_human:
+            await run.let_go()  # nobody stands in the queue behind a person
+        if waiting.needs_human and result.waiting_on is WaitingOn.CI and not overdue:
+            announce, overdue = f"{run.state.key} needs you: for {CI_PATIENCE} now, {result.reason}", True
+        source = await run.wait(waiting, announce)
         looks = looks + 1 if source is Source.TIMER else looks
 
 

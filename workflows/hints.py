@@ -15,6 +15,8 @@ class Topic(StrEnum):
     CI = "ci"
     BRANCH = "branch"
     LEASE = "lease"
+    OPERATOR = "operator"
+    """An act on record that the task has not taken yet."""
 
 
 class Source(StrEnum):

@@ -115,9 +115,14 @@ async def _test_candidate(run: TaskRun, lease: Lease, candidate: Candidate) -> M
             test_run=tests,
         ),
     )
+    let_go = run.state.lease is None
+    if let_go and (result.outcome is GateOutcome.GREEN or "main moved" in result.failing):
+        # Given back while a person was waited for; others may have landed since.
+        return Move(to=Stage.DEPLOY_STAGING, reason=f"the merge lease was given back meanwhile: {result.reason}")
     if result.outcome is GateOutcome.GREEN:
         return Move(to=Stage.DEPLOY, reason=result.reason)
-    await leasing.release(run, lease)
+    if not let_go:
+        await leasing.release(run, lease)
     if "main moved" in result.failing:
         return _requeue(result.reason)
     if "head moved" in result.failing:

@@ -40,6 +40,10 @@ class Act(StrEnum):
     CANCEL = "cancel"
 
 
+DECISIONS = frozenset({Act.APPROVE, Act.REJECT})
+"""Acts that a gate reads from the record by their digest; the task takes all others itself."""
+
+
 class OperatorAct(Frozen):
     """One act of a person, recorded before it takes effect."""
 
@@ -144,6 +148,8 @@ class TaskState(Frozen):
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
+    waited: dict[Stage, float] = Field(default_factory=dict)
+    """Seconds this generation has waited or stood still in each stage."""
 
     pending: Pending = Field(default_factory=dict)
     unsurveyed: tuple[Topic, ...] = ()
@@ -242,7 +248,7 @@ def act_refusal(state: TaskState | None, act: Act, act_id: str, digest: str) -> 
         return "this task is not running; ask for a new generation by moving its item to In Progress"
     if act_id in state.act_ids:
         return None
-    if act in {Act.APPROVE, Act.REJECT}:
+    if act in DECISIONS:
         return _answer_refusal(state, digest)
     possible = {
         Act.RETRY: state.waiting is not None and state.waiting.needs_human and state.paused is None,

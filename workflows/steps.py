@@ -30,6 +30,8 @@ async def analysis(run: TaskRun) -> Move:
         ),
         PLANE_QUEUE,
     )
+    run.update(ask=None)  # decided: from here on an answer is refused with words
+    await run.take_answers()  # one given in that very moment is on record before everybody is told what counted
     state = run.next_step()
     await run.call(
         items.settle_decision,

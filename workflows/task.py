@@ -112,7 +112,8 @@ class TaskWorkflow:
     async def _end(self, outcome: str) -> TaskOutcome:
         """Close the books, unless a person has started the next generation meanwhile."""
         task = self._task
-        task.update(outcome=outcome, waiting=None, paused=None)
+        task.update(outcome=outcome, waiting=None, paused=None, ask=None)
+        await task.take_late(f"the task is {outcome}")
         task.say(outcome, sha=task.state.landed_sha)
         await task.record(announce=f"{self._key} is {outcome}: {task.state.item.title}")
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -127,7 +128,7 @@ class TaskWorkflow:
     async def _leave(self, move: Move) -> None:
         """Go where a round led, unless that way has been gone too often: then a person decides."""
         task = self._task
-        await task.take_answers()  # late answers to a question that is already decided
+        await task.take_late(f"{task.state.stage} is over")
         reason = exhausted(task.state, move)
         if reason is not None:
             await task.ask_human(f"{move.reason} ({reason})")

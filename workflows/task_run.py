@@ -12,10 +12,10 @@ from workflows import names
 from workflows.calls import ATTEMPT_LIMIT, Arg, Result, call
 from workflows.contracts import items, ledger
 from workflows.hints import Hint, Pending, Source, Topic, note_hint
-from workflows.model import Lease, Waiting, WaitingOn, grace_growth
+from workflows.model import Lease, Stage, Waiting, WaitingOn, grace_growth
 from workflows.situation import Judgement
 from workflows.stages import REGISTRY, StageSpec
-from workflows.state import Act, OperatorAct, TaskState, told, why
+from workflows.state import DECISIONS, Act, OperatorAct, TaskState, told, why
 
 UNKNOWN_GRACE = timedelta(seconds=30)
 """How soon a source that could not be read is asked again; doubles like every other wait."""
@@ -155,6 +155,7 @@ class TaskRun:
                 lines=tuple(line for line in state.timeline if line.n > self._recorded),
                 announce=announce,
                 outcome=state.outcome,
+                paused=state.paused,
             ),
             summary=f"record {state.stage}",
         )
@@ -244,15 +245,34 @@ class TaskRun:
 
     def hint(self, hint: Hint) -> None:
         """Mark what to look at; called by the signal handler."""
-        self.pending = note_hint(self.pending, hint, workflow.now())
+        if hint.topic is not Topic.OPERATOR:  # an act on record is for the watch to read
+            self.pending = note_hint(self.pending, hint, workflow.now())
         self.unsurveyed.add(hint.topic)
 
     def take_act(self, act: OperatorAct) -> None:
-        """Accept a person's act once; called by update handlers."""
+        """Accept a person's act once; called by update handlers, and for acts found on record."""
         state = self.state
         if act.act_id not in state.act_ids:
             self.update(act_ids=(*state.act_ids, act.act_id)[-100:])
             self.acts.append(act)
+
+    @contextlib.contextmanager
+    def waits(self) -> Iterator[None]:
+        """Count the time of the block as waited, not worked."""
+        since, stage = workflow.now(), self.state.stage
+        try:
+            yield
+        except GeneratorExit:
+            raise  # thrown out of a worker's cache, not ended: there is no clock any more
+        except BaseException:
+            self._count(since, stage)
+            raise
+        self._count(since, stage)
+
+    def _count(self, since: datetime, stage: Stage) -> None:
+        waited = self.state.waited
+        spent = (workflow.now() - since).total_seconds()
+        self.update(waited={**waited, stage: waited.get(stage, 0.0) + spent})
 
     async def wait(self, waiting: Waiting, announce: str = "") -> Source:
         """Wait until something may have changed or the next check is due; say what woke us."""
@@ -260,11 +280,12 @@ class TaskRun:
         await self.record(announce)
         self.stop_if_told()
         try:
-            await workflow.wait_condition(
-                lambda: bool(self.pending or self._answers() or self.granted or self.stage_stops),
-                timeout=max(waiting.next_check - workflow.now(), timedelta(0)),
-                timeout_summary=f"{waiting.on}: {waiting.reason}"[:200],
-            )
+            with self.waits():
+                await workflow.wait_condition(
+                    lambda: bool(self.pending or self._answers() or self.granted or self.stage_stops),
+                    timeout=max(waiting.next_check - workflow.now(), timedelta(0)),
+                    timeout_summary=f"{waiting.on}: {waiting.reason}"[:200],
+                )
         except TimeoutError:
             return Source.TIMER
         if self._answers():
@@ -278,11 +299,14 @@ class TaskRun:
         await self.let_go()
         since, announce = workflow.now(), f"{self.state.key} needs you: {reason}"
         while True:
+            retried = False
             for act in await self.take_answers():
-                if act.act is Act.RETRY:
-                    self.say(f"{act.by} said retry", source=Source.OPERATOR)
-                    self.update(waiting=None)
-                    return
+                retried = retried or act.act is Act.RETRY
+                meant = "" if act.act is Act.RETRY else ", which answers nothing that is asked now"
+                self.say(f"{act.by} said {act.act}{meant}", source=Source.OPERATOR)
+            if retried:
+                self.update(waiting=None)
+                return
             self.pending.clear()
             await self.wait(
                 Waiting(
@@ -311,13 +335,23 @@ class TaskRun:
         """The acts that want to interrupt the stage."""
         return [act for act in self.acts if act.act not in ANSWERS]
 
-    async def _take(self, acts: list[OperatorAct]) -> tuple[OperatorAct, ...]:
+    async def take_late(self, reason: str) -> None:
+        """Answer whoever said something that nothing waits for any more: it came too late."""
+        late = list(self.acts) if self.state.outcome else self._answers()
+        for act in await self._take(late, f"too late: {reason}"):
+            self.say(f"{act.act} by {act.by} came too late: {reason}", source=Source.OPERATOR)
+
+    async def settle(self, act: OperatorAct, outcome: str) -> None:
+        """Put on record what became of an act."""
+        await call(
+            ledger.record_act,
+            ledger.RecordAct(ref=self.state.ref, act=act, outcome=outcome),
+            summary=f"record {act.act} by {act.by}",
+        )
+
+    async def _take(self, acts: list[OperatorAct], outcome: str = "") -> tuple[OperatorAct, ...]:
         for act in acts:
-            await call(
-                ledger.record_act,
-                ledger.RecordAct(ref=self.state.ref, act=act),
-                summary=f"record {act.act} by {act.by}",
-            )
+            await self.settle(act, outcome or ("" if act.act in DECISIONS else "taken"))
         self.acts = [act for act in self.acts if act not in acts]
         return tuple(acts)
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from workflows import leasing
+from workflows import leasing, operating
 from workflows.calls import call
 from workflows.contracts import items
 from workflows.hints import Source, Topic
@@ -14,10 +14,11 @@ from workflows.model import Waiting, WaitingOn, grace_growth
 from workflows.names import PLANE_QUEUE
 from workflows.situation import Effect, Judgement, PauseCause, Situation, still_paused, verdict_on
 from workflows.state import Act, Paused
-from workflows.task_run import HUMAN_REMINDER, TaskRun
+from workflows.task_run import TaskRun
 
 SURVEYED = frozenset({Topic.ITEM, Topic.DECISION, Topic.PULL_REQUEST, Topic.BRANCH})
 """Hints that may mean a person's act; the others only concern gates."""
+WATCHED = SURVEYED | {Topic.OPERATOR}
 SURVEY_GRACE = timedelta(minutes=15)
 """How soon we look without any hint; doubles like every other wait."""
 INTERRUPTING = frozenset({Effect.PAUSE, Effect.CANCEL, Effect.DONE_BY_HAND})
@@ -30,9 +31,12 @@ async def interruption(run: TaskRun) -> None:
     """
     looks = 0
     while True:
-        looks = looks + 1 if await _nothing_for(run, grace_growth(SURVEY_GRACE, looks)) else 0
-        judgement = await _commanded(run) or await _look(run)
-        if judgement.effect in INTERRUPTING:
+        quiet = await _nothing_for(run, grace_growth(SURVEY_GRACE, looks))
+        looks = looks + 1 if quiet else 0
+        judgement = await _commanded(run, look=quiet)
+        if judgement is None and (quiet or run.unsurveyed & SURVEYED):
+            judgement = await _look(run)
+        if judgement is not None and judgement.effect in INTERRUPTING:
             run.interrupted = judgement
             await workflow.wait_condition(lambda: run.interruptible)
             return
@@ -42,9 +46,9 @@ async def stand_still(run: TaskRun) -> Judgement | None:
     """Wait while paused. None means go on; a judgement ends the task."""
     paused = run.state.paused
     assert paused is not None
-    announce = f"{run.state.key} is paused: {paused.reason}"
+    announce, looks = f"{run.state.key} is paused: {paused.reason}", 0
     while True:
-        judgement = await _commanded(run)
+        judgement = await _commanded(run, look=True)
         situation = Situation(problem="not asked") if judgement else await survey(run)
         judgement = judgement or verdict_on(situation, run.state.stage)
         if judgement.effect in {Effect.CANCEL, Effect.DONE_BY_HAND}:
@@ -60,13 +64,15 @@ async def stand_still(run: TaskRun) -> Judgement | None:
                 on=WaitingOn.PERSON,
                 reason=paused.reason,
                 since=paused.since,
-                next_check=workflow.now() + HUMAN_REMINDER,
+                next_check=workflow.now() + grace_growth(SURVEY_GRACE, looks),
                 needs_human=True,
             )
         )
         await run.record(announce)
         announce = ""
-        await _nothing_for(run, HUMAN_REMINDER)
+        with run.waits():
+            quiet = await _nothing_for(run, grace_growth(SURVEY_GRACE, looks))
+        looks = looks + 1 if quiet else 0
 
 
 def pause(run: TaskRun, judgement: Judgement) -> None:
@@ -78,7 +84,8 @@ def pause(run: TaskRun, judgement: Judgement) -> None:
 async def survey(run: TaskRun) -> Situation:
     """Read what people may have touched, and note how far we have read."""
     state = run.state
-    topics, run.unsurveyed = run.unsurveyed, set()
+    topics = run.unsurveyed - {Topic.OPERATOR}
+    run.unsurveyed -= topics
     try:
         situation = await call(
             items.read_situation,
@@ -112,8 +119,10 @@ async def _look(run: TaskRun) -> Judgement:
     return verdict_on(await survey(run), run.state.stage)
 
 
-async def _commanded(run: TaskRun) -> Judgement | None:
-    """What an operator told the task, the newest first."""
+async def _commanded(run: TaskRun, *, look: bool) -> Judgement | None:
+    """What an operator told the task, the newest first. `look` reads the record although nobody hinted at it."""
+    if look or Topic.OPERATOR in run.unsurveyed:
+        await operating.read(run)
     effects = {Act.PAUSE: Effect.PAUSE, Act.CANCEL: Effect.CANCEL, Act.RESUME: Effect.RESUME}
     newest: Judgement | None = None
     for act in await run.take_commands():
@@ -136,7 +145,7 @@ async def _nothing_for(run: TaskRun, patience: timedelta) -> bool:
             raise asyncio.CancelledError
         try:
             await workflow.wait_condition(
-                lambda: bool(run.unsurveyed & SURVEYED or run.commands() or run.unwanted or run.watch_stops),
+                lambda: bool(run.unsurveyed & WATCHED or run.commands() or run.unwanted or run.watch_stops),
                 timeout=max(until - workflow.now(), timedelta(0)),
                 timeout_summary="look at what people have done",
             )

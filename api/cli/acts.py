@@ -1,26 +1,30 @@
 """What a person tells a task.
 
-Decisions are on record in PostgreSQL before Temporal is told. Everything else is an update of the workflow and needs a
-worker: workflows read no other rows.
+Every act is a row in PostgreSQL before Temporal is told, so that it counts while no worker runs.
 """
 
 import asyncio
 import getpass
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from api.cli import connect, records, wording
 from api.cli.outcome import CliError, Exit
+from workflows.hints import Hint, Source, Topic
 
 if TYPE_CHECKING:
     from api.cli.records import Connection, Row
 
 HINT_SECONDS = 8.0
-UPDATE_SECONDS = 10.0
+TAKEN_SECONDS = 10.0
+"""How long a worker may take before we say that the act is only on record."""
+EFFECT_SECONDS = 3.0
+LOOK_SECONDS = 0.1
 _LATER = "on record, and it counts; Temporal cannot be reached now ({}), so it takes effect later"
-_NOTHING_DONE = "nothing was recorded; when it answers again, say it again"
+_ANEW = "an ended task starts anew when its item is moved to In Progress"
 
 
 def operator(by: str | None) -> str:
@@ -53,7 +57,7 @@ async def decide(
                 fresh = await records.find_task(connection, str(row["task"]))
                 _asked(fresh, act, asked)
                 raise CliError(Exit.CONFLICT, f"{row['task']} moved on meanwhile", wording.why(fresh))
-    told = await _hint(environment, str(row["task"]))
+    told = await _hint(environment, str(row["task"]), Topic.DECISION)
     spec = wording.spec_link(gitea_address(environment), row)
     return {**answer, "title": row["title"], "spec": spec, "told": not told, "note": told}
 
@@ -65,9 +69,7 @@ def _asked(row: "Row", act: str, digest: str | None) -> str:
         raise CliError(
             Exit.CONFLICT,
             f"there is nothing to {act}: {wording.why(row)}",
-            "an ended task starts anew when its item is moved to In Progress"
-            if row["ended_at"] is not None
-            else "a decision is asked for when the analyst has written a spec",
+            _ANEW if row["ended_at"] is not None else "a decision is asked for when the analyst has written a spec",
         )
     if digest is not None and digest.strip() != current:
         raise CliError(
@@ -94,14 +96,13 @@ async def _earlier(connection: "Connection", row: "Row", act: str, digest: str) 
             "digest": digest, "repeated": True}  # fmt: skip
 
 
-async def _hint(environment: Mapping[str, str], task: str) -> str:
-    """Wake the task; why that was not possible, or nothing. The decision stands either way."""
+async def _hint(environment: Mapping[str, str], task: str, topic: Topic) -> str:
+    """Wake the task; why that was not possible, or nothing. What is on record stands either way."""
     from temporalio.service import RPCError, RPCStatusCode
 
-    from workflows.hints import Hint, Source, Topic
     from workflows.names import task_workflow_id
 
-    hint = Hint(topic=Topic.DECISION, source=Source.OPERATOR)
+    hint = Hint(topic=topic, source=Source.OPERATOR)
     try:
         async with asyncio.timeout(HINT_SECONDS):
             client = await connect.temporal(environment)
@@ -129,45 +130,55 @@ async def running(environment: Mapping[str, str], act: str, key: str) -> "Row":
     async with connect.database(environment) as connection:
         row = await records.find_task(connection, key)
     if row["ended_at"] is not None:
-        raise CliError(Exit.CONFLICT, f"there is nothing to {act}: {wording.why(row)}", "move its item to In Progress")
+        raise CliError(Exit.CONFLICT, f"there is nothing to {act}: {wording.why(row)}", _ANEW)
     return row
 
 
 async def tell(environment: Mapping[str, str], act: str, row: "Row", *, reason: str, actor: str) -> dict[str, Any]:
-    """Retry, pause, resume or cancel a task by an update. No row stands for it until the workflow has taken it.
+    """Tell a task something: a row first, then a hint; then wait a moment for what becomes of it.
+
+    `outcome` of the answer is `taken`, or empty: then no worker has taken it yet, and `note` says so.
 
     Raises:
-        CliError: the task refuses it, or nobody answers.
+        CliError: the task has ended meanwhile, or refuses it.
     """
-    from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
-    from temporalio.service import RPCError, RPCStatusCode
+    task, generation = str(row["task"]), int(row["generation"])
+    said = {"act_id": str(uuid.uuid4()), "task": task, "act": act, "actor": actor, "reason": reason}
+    async with connect.database(environment) as connection:
+        if not await records.insert_act(connection, said, generation):
+            fresh = await records.find_task(connection, task)
+            raise CliError(Exit.CONFLICT, f"there is nothing to {act}: {wording.why(fresh)}", _ANEW)
+        note = await _hint(environment, task, Topic.OPERATOR)
+        outcome = "" if note else await _became(connection, said["act_id"])
+        if outcome and outcome != "taken":
+            raise CliError(Exit.CONFLICT, f"{task} did not take the {act}: {outcome}", f"orch task why {task}")
+        fresh = await _effect(connection, act, row) if outcome else row
+    told = not note
+    if not outcome:
+        note = (
+            note or f"on record; no worker has taken it within {TAKEN_SECONDS:.0f} s, so it takes effect when one runs"
+        )
+    return {**said, "outcome": outcome, "told": told, "note": note, "why": wording.why(fresh)}
 
-    from workflows.interface import OperatorCommand
-    from workflows.names import task_workflow_id
 
-    task, act_id = str(row["task"]), str(uuid.uuid4())
-    client = await connect.temporal(environment)
-    command = OperatorCommand(by=actor, reason=reason, act_id=act_id)
-    try:
-        async with asyncio.timeout(UPDATE_SECONDS):
-            handle = client.get_workflow_handle(task_workflow_id(task))
-            said = await handle.execute_update(act, command, id=act_id, result_type=str)
-    except WorkflowUpdateFailedError as error:
-        refused = getattr(error.cause, "message", None) or str(error.cause)
-        raise CliError(Exit.CONFLICT, refused, f"orch task why {task}") from error
-    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
-        raise CliError(
-            Exit.UNREACHABLE,
-            f"no worker took the {act} of {task} within {UPDATE_SECONDS:.0f} s; nothing was recorded",
-            f"a worker that comes back may still be given it: see `orch task why {task}`, else say it again",
-        ) from error
-    except (RuntimeError, OSError) as error:
-        raise CliError(Exit.UNREACHABLE, f"Temporal cannot be reached: {_cause(error)}", _NOTHING_DONE) from error
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            raise CliError(Exit.CONFLICT, f"Temporal runs no workflow of {task}", wording.why(row)) from error
-        raise CliError(Exit.UNREACHABLE, f"Temporal cannot be reached: {error.message}", _NOTHING_DONE) from error
-    return {"act_id": act_id, "task": task, "act": act, "actor": actor, "reason": reason, "answer": said}
+async def _became(connection: "Connection", act_id: str) -> str:
+    """What became of an act, as soon as that is on record; nothing if it is not within a while."""
+    deadline = time.monotonic() + TAKEN_SECONDS
+    while True:
+        outcome = await records.act_outcome(connection, act_id)
+        if outcome or time.monotonic() >= deadline:
+            return outcome
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _effect(connection: "Connection", act: str, before: "Row") -> "Row":
+    """The task as it stands once the act shows, or a moment later: a landing is seen through first."""
+    deadline = time.monotonic() + EFFECT_SECONDS
+    while True:
+        row = await records.find_task(connection, str(before["task"]))
+        if wording.shows(act, before, row) or time.monotonic() >= deadline:
+            return row
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _cause(error: BaseException) -> str:

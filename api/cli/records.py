@@ -18,7 +18,7 @@ _MANY = 8
 _COLUMNS = """
     task, generation, project, title, repo, branch, stage, round, status, waiting_on, waiting_reason, waiting_since,
     next_check_at, wait_ends_at, needs_human, spec_digest, head_sha, pull_request, pull_request_url, item_url,
-    landed_sha, deployed_sha, cost_usd, started_at, updated_at, ended_at, outcome
+    landed_sha, deployed_sha, cost_usd, paused_since, paused_reason, started_at, updated_at, ended_at, outcome
 """
 
 
@@ -68,16 +68,20 @@ async def find_task(connection: "Connection", wanted: str) -> Row:
     return dict(row)
 
 
-async def list_tasks(connection: "Connection", stage: str | None, *, ended: bool) -> list[Row]:
+async def list_tasks(
+    connection: "Connection", stage: str | None, *, ended: bool, needs_human: bool = False
+) -> list[Row]:
     """The newest generation of each task: who waits for a person first, then the longest wait."""
     rows = await connection.fetch(
         f"""
         SELECT * FROM (SELECT DISTINCT ON (task) {_COLUMNS} FROM tasks ORDER BY task, generation DESC) AS newest
         WHERE ($1::text IS NULL OR stage = $1) AND ($2 OR ended_at IS NULL)
+          AND (NOT $3 OR (needs_human AND ended_at IS NULL))
         ORDER BY ended_at IS NOT NULL, NOT needs_human, coalesce(waiting_since, updated_at), task
         """,  # noqa: S608 - our columns
         stage,
         ended,
+        needs_human,
     )
     return [dict(row) for row in rows]
 
@@ -143,8 +147,8 @@ async def insert_decision(connection: "Connection", act: dict[str, str]) -> bool
     """
     status = await connection.execute(
         """
-        INSERT INTO operator_acts (act_id, task, act, actor, digest, reason, via)
-        SELECT $1, task, $3, $4, spec_digest, $6, 'cli'
+        INSERT INTO operator_acts (act_id, task, generation, act, actor, digest, reason, via)
+        SELECT $1, task, generation, $3, $4, spec_digest, $6, 'orch'
         FROM tasks WHERE task = $2 AND ended_at IS NULL AND spec_digest = $5
         ORDER BY generation DESC LIMIT 1 FOR SHARE
         """,
@@ -156,3 +160,43 @@ async def insert_decision(connection: "Connection", act: dict[str, str]) -> bool
         act["reason"],
     )
     return status == "INSERT 0 1"
+
+
+async def insert_act(connection: "Connection", act: dict[str, str], generation: int) -> bool:
+    """Put an act on record for a generation; False if it has ended.
+
+    The task's row is locked: a task that ends at the same moment either refuses this act or has ended before it.
+    """
+    status = await connection.execute(
+        """
+        INSERT INTO operator_acts (act_id, task, generation, act, actor, reason, via)
+        SELECT $1, task, generation, $3, $4, $5, 'orch'
+        FROM tasks WHERE task = $2 AND generation = $6 AND ended_at IS NULL FOR SHARE
+        """,
+        act["act_id"],
+        act["task"],
+        act["act"],
+        act["actor"],
+        act["reason"],
+        generation,
+    )
+    return status == "INSERT 0 1"
+
+
+async def act_outcome(connection: "Connection", act_id: str) -> str:
+    """What became of an act; nothing while nobody has taken or refused it."""
+    return str(await connection.fetchval("SELECT outcome FROM operator_acts WHERE act_id = $1", act_id))
+
+
+async def acts(connection: "Connection", task: str, generation: int, limit: int = 10) -> list[Row]:
+    """The last things people told a generation, oldest first, and what became of each."""
+    rows = await connection.fetch(
+        """
+        SELECT act_id, at, act, actor, via, reason, digest, outcome, settled_at FROM operator_acts
+        WHERE task = $1 AND generation = $2 ORDER BY at DESC, act_id LIMIT $3
+        """,
+        task,
+        generation,
+        limit,
+    )
+    return [dict(row) for row in reversed(rows)]

@@ -39,7 +39,7 @@ def task_list(rows: Sequence[Row], now: datetime) -> RenderableType:
         return Text("No task is under way. (--all shows the ended ones too.)")
     table = _table("task", "stage", "waits", "since", "cost", "title", right=("cost",), fold=("waits", "title"))
     for row in rows:
-        since = row["ended_at"] or row["waiting_since"] or row["updated_at"]
+        since = row["ended_at"] or row["paused_since"] or row["waiting_since"] or row["updated_at"]
         table.add_row(
             _cell(row["task"], "bold"),
             _cell(row["stage"]),
@@ -58,6 +58,7 @@ def task_details(
     runs: Sequence[Row],
     links: Mapping[str, str],
     *,
+    acts: Sequence[Row] = (),
     gitea: str = "",
 ) -> RenderableType:
     """What `orch task show` shows."""
@@ -66,7 +67,8 @@ def task_details(
     shown: list[RenderableType] = [head, Text(wording.why(row)), Text(wording.next_step(row), style="bold"), facts]
     if links:
         shown.append(Text("\n".join(f"{name:<13}{link}" for name, link in links.items())))
-    return Group(*shown, _timeline(timeline), _gates(gates, gitea), _runs(runs))
+    told = [_acts(acts)] if acts else []
+    return Group(*shown, _timeline(timeline), _gates(gates, gitea), _runs(runs), *told)
 
 
 def _facts(row: Row) -> list[str]:
@@ -128,6 +130,20 @@ def _runs(rows: Sequence[Row]) -> RenderableType:
             _cell(wording.money(row["cost_usd"])),
         )
     return table if rows else Text("No agent has run yet.")
+
+
+def _acts(rows: Sequence[Row]) -> RenderableType:
+    table = _table("said at", "act", "by", "via", "why", "what became of it", fold=("why", "what became of it"))
+    for row in rows:
+        table.add_row(
+            _cell(f"{row['at']:%H:%M:%S}"),
+            _cell(row["act"], "bold"),
+            _cell(row["actor"]),
+            _cell(row["via"]),
+            _cell(row["reason"]),
+            _cell(wording.became(row), "" if row["outcome"] in {"taken", "counted"} else "yellow"),
+        )
+    return table
 
 
 _STATUSES = {"forwarded": "green", "new": "yellow", "dead": "red"}

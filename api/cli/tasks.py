@@ -30,6 +30,7 @@ def list_(
     *,
     stage: StageName = None,
     everything: Annotated[bool, typer.Option("--all", help="Also tasks that have ended.")] = False,
+    needs_human: Annotated[bool, typer.Option("--needs-human", help="Only tasks that wait for a person.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show tasks: stage, what they wait for, since when, cost."""
@@ -44,7 +45,7 @@ def list_(
 
     async def read() -> list[records.Row]:
         async with connect.database(connect.stack_environment()) as connection:
-            return await records.list_tasks(connection, stage, ended=everything)
+            return await records.list_tasks(connection, stage, ended=everything, needs_human=needs_human)
 
     rows = _run(read())
     output = Output(as_json=as_json)
@@ -62,13 +63,13 @@ def show(key: Key, *, as_json: Json = False) -> None:
 
     environment = connect.stack_environment()
 
-    async def read() -> tuple[records.Row, list[records.Row], list[records.Row], list[records.Row]]:
+    async def read() -> tuple[records.Row, list[list[records.Row]]]:
         async with connect.database(environment) as connection:
             row = await records.find_task(connection, key)
-            which = (connection, row["task"], row["generation"])
-            return row, await records.timeline(*which), await records.gates(*which), await records.agent_runs(*which)
+            parts = (records.timeline, records.gates, records.agent_runs, records.acts)
+            return row, [await part(connection, row["task"], row["generation"]) for part in parts]
 
-    row, lines, gates, runs = _run(read())
+    row, (lines, gates, runs, told) = _run(read())
     gitea = acts.gitea_address(environment)
     namespace = environment.get("TEMPORAL_NAMESPACE", NAMESPACE)
     links = {
@@ -78,9 +79,10 @@ def show(key: Key, *, as_json: Json = False) -> None:
         "temporal": wording.temporal_link(environment.get("ORCH_TEMPORAL_UI_URL", ""), namespace, row["task"]),
     }
     links = {name: link for name, link in links.items() if link}
-    value = {**row, "why": wording.why(row), "links": links, "timeline": lines, "gates": gates, "agent_runs": runs}
+    value = {**row, "why": wording.why(row), "links": links, "timeline": lines, "gates": gates, "agent_runs": runs,
+             "acts": told}  # fmt: skip
     output = Output(as_json=as_json)
-    output.data(value, tables.task_details(row, lines, gates, runs, links, gitea=gitea))
+    output.data(value, tables.task_details(row, lines, gates, runs, links, acts=told, gitea=gitea))
 
 
 @app.command()
@@ -125,26 +127,25 @@ def _decide(act: str, key: str, digest: str | None, *, reason: str, by: str | No
     if digest is None:
         lines += [f"  {wording.clean(answer['title'])}", f"  {answer['spec']}" if answer["spec"] else ""]
     output.data(answer, *filter(None, lines))
-    if answer["note"]:
-        output.note(answer["note"])
+    output.note(answer["note"] or wording.afterwards(act, answer["task"]))
 
 
 @app.command()
-def retry(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+def retry(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> int:
     """Try again what a task needs a person for."""
-    _tell("retry", key, reason=reason, by=by, output=Output(as_json=as_json))
+    return _tell("retry", key, reason=reason, by=by, output=Output(as_json=as_json))
 
 
 @app.command()
-def pause(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+def pause(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> int:
     """Let a task stand still until `resume`; its agent is stopped and its round played again."""
-    _tell("pause", key, reason=reason, by=by, output=Output(as_json=as_json))
+    return _tell("pause", key, reason=reason, by=by, output=Output(as_json=as_json))
 
 
 @app.command()
-def resume(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+def resume(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> int:
     """Let a paused task go on, whoever or whatever paused it."""
-    _tell("resume", key, reason=reason, by=by, output=Output(as_json=as_json))
+    return _tell("resume", key, reason=reason, by=by, output=Output(as_json=as_json))
 
 
 @app.command()
@@ -155,7 +156,7 @@ def cancel(
     reason: Reason = "",
     by: By = None,
     as_json: Json = False,
-) -> None:
+) -> int:
     """End a task: cancelled, or landed and not deployed if it has landed. Asks first."""
     from api.cli import acts, connect, wording
     from api.cli.outcome import CliError, Exit
@@ -171,15 +172,25 @@ def cancel(
         if not typer.confirm(f"Cancel {row['task']}?", err=True):
             raise CliError(Exit.FAILED, f"{row['task']} was not cancelled: you did not want it", "nothing was changed")
     answer = _run(acts.tell(environment, "cancel", row, reason=reason, actor=acts.operator(by)))
-    ends_as = wording.cancelled_as(row)
-    said = f"{answer['task']}: {wording.clean(answer['answer'])}; as it stands it ends as “{ends_as}”"
-    output.data({**answer, "ends_as": ends_as}, said)
+    return _said({**answer, "ends_as": wording.cancelled_as(row)}, output)
 
 
-def _tell(act: str, key: str, *, reason: str, by: str | None, output: Output) -> None:
-    from api.cli import acts, connect, wording
+def _tell(act: str, key: str, *, reason: str, by: str | None, output: Output) -> int:
+    from api.cli import acts, connect
 
     environment, actor = connect.stack_environment(), acts.operator(by)
     row = _run(acts.running(environment, act, key))
-    answer = _run(acts.tell(environment, act, row, reason=reason, actor=actor))
-    output.data(answer, f"{answer['task']}: {wording.clean(answer['answer'])}")
+    return _said(_run(acts.tell(environment, act, row, reason=reason, actor=actor)), output)
+
+
+def _said(answer: dict[str, Any], output: Output) -> int:
+    """Show what became of an act; the exit code."""
+    from api.cli import wording
+    from api.cli.outcome import Exit
+
+    taken = bool(answer["outcome"])
+    said = f"{answer['act']} by {wording.clean(answer['actor'])} {'taken' if taken else 'recorded'}"
+    output.data(answer, f"{answer['task']}: {said}", *([f"  {answer['why']}"] if taken else []))
+    if note := answer["note"] or wording.afterwards(answer["act"], answer["task"]):
+        output.note(note)
+    return Exit.OK if taken else Exit.PENDING

@@ -57,6 +57,8 @@ def waiting_for(row: Row) -> str:
     """How a task waits and why, or that it works."""
     if row["ended_at"] is not None:
         return clean(row["outcome"])
+    if row["paused_since"] is not None:
+        return clean(f"paused: {row['paused_reason']}")
     if row["status"] != "waiting":
         return "(working)"
     how = waits(row["waiting_on"], needs_human=row["needs_human"])
@@ -69,6 +71,8 @@ def why(row: Row) -> str:
         landed = f" It landed as {short(row['landed_sha'])}." if row["landed_sha"] else ""
         return f"{row['task']} has ended: {clean(row['outcome'])}.{landed}"
     head = f"{row['task']} is in {row['stage']} (round {row['round']})"
+    if row["paused_since"] is not None:
+        return f"{head} and paused since {row['paused_since']:%Y-%m-%d %H:%M}Z: {clean(row['paused_reason'])}."
     if row["status"] != "waiting":
         return f"{head} and working."
     how = waits(row["waiting_on"], needs_human=row["needs_human"])
@@ -81,9 +85,37 @@ def next_step(row: Row) -> str:
     """What a person can do about it, or nothing."""
     if row["ended_at"] is not None or not row["needs_human"]:
         return ""
+    if row["paused_since"] is not None:
+        return f"go on: orch task resume {row['task']}"
     if row["spec_digest"]:
         return f"decide: orch task approve {row['task']}, or orch task reject {row['task']} --reason …"
-    return f"mend what it says, then: orch task retry {row['task']} (paused: orch task resume {row['task']})"
+    return f"mend what it says, then: orch task retry {row['task']}"
+
+
+def shows(act: str, before: Row, now: Row) -> bool:
+    """Whether a task's row shows that an act has had its effect."""
+    if now["ended_at"] is not None:
+        return True
+    if act in {"pause", "resume"}:
+        return (now["paused_since"] is not None) == (act == "pause")
+    return act != "cancel" and bool(now["updated_at"] > before["updated_at"])
+
+
+def afterwards(act: str, task: str) -> str:
+    """What a person may want to do after an act, or nothing."""
+    return {
+        "approve": f"follow it: orch task show {task}",
+        "reject": f"the next spec is asked about when it is written: orch task why {task}",
+        "retry": f"see what becomes of it: orch task why {task}",
+        "pause": f"go on: orch task resume {task}",
+        "resume": f"follow it: orch task show {task}",
+        "cancel": "to start anew, move its item to In Progress",
+    }.get(act, "")
+
+
+def became(row: Row) -> str:
+    """What became of an act."""
+    return clean(row["outcome"]) or "open: not taken yet"
 
 
 def cancelled_as(row: Row) -> str:

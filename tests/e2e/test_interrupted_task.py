@@ -1,5 +1,11 @@
 """People interrupt a real task, on real parts."""
 
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.e2e.harness import Orch
@@ -45,6 +51,59 @@ async def test_a_cancelled_task_stays_cancelled_until_a_person_starts_it_anew(or
     assert branch[0]["branch"] == f"task/{key}-g2"
     await orch.approve_when_asked(key)
     await orch.done(key)
+
+
+async def test_a_pause_said_while_no_worker_runs_takes_effect_when_one_does(orch: Orch) -> None:
+    """With its worker dead, `orch task pause` is on record; the next worker takes it, and `resume` goes on."""
+    key = await orch.start("Paused while nobody works")
+    await orch.asked(key)
+    supervisor = orch.stack.status().supervisor_pid
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGSTOP)  # or it would start another worker at once
+    try:
+        dead = orch.signal("worker")
+        code, out, err = await tell(orch, "pause", key, "--reason", "lunch")
+        assert (code, out) == (8, f"{key}: pause by ann recorded\n"), out + err
+        assert await acts(orch, key) == [("pause", "ann", "orch", "")]
+        assert not await paused(orch, key)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    await orch.back("worker", dead, key)
+    await orch.until("it is paused", lambda: paused(orch, key), key=key)
+    row = await orch.task(key)
+    assert row is not None
+    assert row["paused_reason"] == "ann said pause: lunch"
+    assert await acts(orch, key) == [("pause", "ann", "orch", "taken")]
+    code, out, err = await tell(orch, "resume", key)
+    assert code == 0, out + err
+    assert "resume by ann taken" in out
+    await orch.until("it asks again", lambda: asks_again(orch, key), key=key)
+    await orch.move(key, "Approved")
+    await orch.done(key)
+    assert [act[3] for act in await acts(orch, key)] == ["taken", "taken"]
+    said = [str(comment["comment_html"]) for comment in await orch.comments(key)]
+    (closing,) = [html for html in said if f"{key} is done" in html]
+    assert "<table>" in closing
+    assert "<strong>total</strong>" in closing
+
+
+async def tell(orch: Orch, act: str, key: str, *more: str) -> tuple[int, str, str]:
+    """Run `orch task …` as ann, in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "api.cli", "task", act, key, "--by", "ann", *more),
+        cwd=Path(__file__).parents[2],
+        env={"PATH": os.defpath, **orch.environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def acts(orch: Orch, key: str) -> list[tuple[str, ...]]:
+    """What people told the task: act, by whom, via what, and what became of it."""
+    rows = await orch.rows("SELECT act, actor, via, outcome FROM operator_acts WHERE task = $1 ORDER BY at", key)
+    return [tuple(row.values()) for row in rows]
 
 
 async def say(orch: Orch, key: str, word: str) -> None:

@@ -1,14 +1,11 @@
-"""What the command line tells tasks: decisions are on record first, the rest are updates that need a worker."""
+"""What the command line tells tasks: every act is on record first, then the task is told."""
 
 import asyncio
 import json
 import sys
-from typing import Any
 
 import asyncpg
 import pytest
-from temporalio.client import WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCStatusCode
 
 from api.cli import acts
@@ -16,7 +13,7 @@ from api.cli.__main__ import run
 from api.cli.outcome import CliError, Exit
 from tests.fake_temporal import rpc_error
 from tests.integration.conftest import Postgres
-from workflows.interface import OperatorCommand
+from workflows.hints import Hint, Source, Topic
 
 DIGEST = "3f2a00000000"
 
@@ -55,7 +52,7 @@ async def decide(
 async def test_a_decision_counts_while_temporal_is_away(environment: dict[str, str], pool: asyncpg.Pool) -> None:
     """The row is there with the digest that was asked about, and the answer says that it takes effect later."""
     answer = await decide(environment, "pay-7")
-    assert await rows(pool) == [{"act": "approve", "actor": "ann", "digest": DIGEST, "reason": "fine", "via": "cli"}]
+    assert await rows(pool) == [{"act": "approve", "actor": "ann", "digest": DIGEST, "reason": "fine", "via": "orch"}]
     assert answer["told"] is False
     assert "it counts" in str(answer["note"])
     json.dumps(answer)
@@ -113,93 +110,109 @@ async def tell(environment: dict[str, str], act: str, key: str) -> dict[str, obj
     return await acts.tell(environment, act, row, reason="because", actor="ann")
 
 
-class Updates:
-    """A stand-in for Temporal's client: what it was told, and how it answers."""
+class Temporal:
+    """A stand-in for Temporal's client, and for a worker that takes what is on record when it is hinted at."""
 
-    def __init__(self, error: Exception | None = None, *, silent: bool = False) -> None:
-        self.told: list[tuple[str, str, OperatorCommand]] = []
+    def __init__(self, environment: dict[str, str], outcome: str = "taken", error: Exception | None = None) -> None:
+        self.told: list[tuple[str, str, Hint]] = []
+        self.database = environment["ORCH_DATABASE_URL"]
+        self.outcome = outcome
         self.error = error
-        self.silent = silent
 
-    def get_workflow_handle(self, workflow_id: str) -> "Updates":
+    def get_workflow_handle(self, workflow_id: str) -> "Temporal":
         """Itself."""
         self.workflow_id = workflow_id
         return self
 
-    async def execute_update(self, name: str, command: OperatorCommand, **options: Any) -> str:
-        """Answer as told to; the update has the act's own id."""
-        assert options == {"id": command.act_id, "result_type": str}
-        self.told.append((self.workflow_id, name, command))
-        if self.silent:
-            await asyncio.sleep(60)
+    async def signal(self, name: str, hint: Hint, **_: object) -> None:
+        """Hear the hint; the row is there before it."""
         if self.error is not None:
             raise self.error
-        return f"{name} by {command.by} taken"
+        self.told.append((self.workflow_id, name, hint))
+        key = self.workflow_id.removeprefix("task/")
+        connection = await asyncpg.connect(self.database)
+        open_acts = await connection.fetch("SELECT act FROM operator_acts WHERE task = $1 AND outcome = ''", key)
+        assert len(open_acts) == 1
+        await connection.execute("UPDATE operator_acts SET outcome = $2 WHERE task = $1", key, self.outcome)
+        if self.outcome == "taken":
+            paused = "now()" if open_acts[0]["act"] == "pause" else "NULL"
+            ended = "now()" if open_acts[0]["act"] == "cancel" else "NULL"
+            await connection.execute(
+                f"UPDATE tasks SET paused_since = {paused}, paused_reason = 'ann said pause', ended_at = {ended},"
+                " outcome = 'cancelled', updated_at = now() WHERE task = $1",
+                key,
+            )
+        await connection.close()
 
-    def instead(self, monkeypatch: pytest.MonkeyPatch) -> "Updates":
+    def instead(self, monkeypatch: pytest.MonkeyPatch) -> "Temporal":
         """Answer as Temporal."""
 
-        async def temporal(_: object) -> Updates:
+        async def temporal(_: object) -> Temporal:
             return self
 
         monkeypatch.setattr(acts.connect, "temporal", temporal)
         return self
 
 
-UPDATES = ["retry", "pause", "resume", "cancel"]
+ACTS = ["retry", "pause", "resume", "cancel"]
 
 
-@pytest.mark.parametrize("act", UPDATES)
-async def test_an_update_says_who_and_why(
+@pytest.mark.parametrize("act", ACTS)
+async def test_an_act_is_a_row_before_it_is_a_hint(
     environment: dict[str, str], pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
-    """Each act is the workflow's update of that name, with actor, reason and an id; the row is the workflow's."""
-    temporal = Updates().instead(monkeypatch)
+    """Each act is on record with who, why and for which generation when the task is told; its effect is reported."""
+    temporal = Temporal(environment).instead(monkeypatch)
     answer = await tell(environment, act, "pay-8")
-    ((workflow_id, name, command),) = temporal.told
-    assert (workflow_id, name, command.by, command.reason) == ("task/PAY-8", act, "ann", "because")
-    assert answer == {
-        "act_id": command.act_id, "task": "PAY-8", "act": act, "actor": "ann", "reason": "because",
-        "answer": f"{act} by ann taken",
-    }  # fmt: skip
-    assert await rows(pool) == []
+    ((workflow_id, name, hint),) = temporal.told
+    assert (workflow_id, name, hint) == ("task/PAY-8", "hint", Hint(topic=Topic.OPERATOR, source=Source.OPERATOR))
+    assert await rows(pool) == [{"act": act, "actor": "ann", "digest": "", "reason": "because", "via": "orch"}]
+    assert await pool.fetchval("SELECT generation FROM operator_acts") == 1
+    assert (answer["outcome"], answer["told"], answer["note"]) == ("taken", True, "")
+    if act in {"pause", "cancel"}:
+        assert {"pause": "paused since", "cancel": "has ended: cancelled"}[act] in str(answer["why"])
+    json.dumps(answer)
 
 
-@pytest.mark.parametrize("act", UPDATES)
-async def test_an_update_that_nobody_takes_is_unreachable(
+@pytest.mark.parametrize("act", ACTS)
+async def test_an_act_that_nobody_takes_is_recorded(
     environment: dict[str, str], pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
-    """Without Temporal or without a worker it fails with 7 and says that nothing was recorded, which is so."""
-    with pytest.raises(CliError) as caught:
-        await tell(environment, act, "PAY-7")
-    assert caught.value.exit_code is Exit.UNREACHABLE
-    assert "nothing was recorded" in caught.value.hint
-    Updates(silent=True).instead(monkeypatch)
-    monkeypatch.setattr(acts, "UPDATE_SECONDS", 0.1)
-    with pytest.raises(CliError, match="nothing was recorded") as caught:
-        await tell(environment, act, "PAY-7")
-    assert caught.value.exit_code is Exit.UNREACHABLE
-    assert await rows(pool) == []
+    """Without Temporal, its workflow or a worker the act stays on record, open, and the answer says when it counts."""
+    monkeypatch.setattr(acts, "TAKEN_SECONDS", 0.1)
+    away = await tell(environment, act, "PAY-7")
+    assert (away["outcome"], away["told"]) == ("", False)
+    assert "takes effect later" in str(away["note"])
+    Temporal(environment, error=rpc_error(RPCStatusCode.NOT_FOUND)).instead(monkeypatch)
+    unknown = await tell(environment, act, "PAY-7")
+    assert "no running workflow" in str(unknown["note"])
+    Temporal(environment, outcome="").instead(monkeypatch)
+    unheard = await tell(environment, act, "PAY-8")
+    assert (unheard["outcome"], unheard["told"]) == ("", True)
+    assert "takes effect when one runs" in str(unheard["note"])
+    assert [row["act"] for row in await rows(pool)] == [act] * 3
+    assert await pool.fetchval("SELECT count(*) FROM operator_acts WHERE outcome = ''") == 3
 
 
-@pytest.mark.parametrize("act", UPDATES)
-async def test_a_refused_update_and_an_ended_task_are_conflicts(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, act: str
+@pytest.mark.parametrize("act", ACTS)
+async def test_a_refused_act_and_an_ended_task_are_conflicts(
+    environment: dict[str, str], pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
-    """What the workflow refuses is told in its words; what has ended, or has no workflow, is told nothing."""
-    refused = WorkflowUpdateFailedError(ApplicationError(f"nothing to {act}: it works", type="ActRefused"))
-    Updates(refused).instead(monkeypatch)
-    with pytest.raises(CliError, match=f"nothing to {act}: it works") as caught:
+    """What the task refuses is told in its words; a task that has ended is told nothing, and no row is left."""
+    Temporal(environment, outcome=f"refused: nothing to {act}: it works").instead(monkeypatch)
+    with pytest.raises(CliError, match=f"refused: nothing to {act}: it works") as caught:
         await tell(environment, act, "PAY-7")
     assert caught.value.exit_code is Exit.CONFLICT
-    Updates(rpc_error(RPCStatusCode.NOT_FOUND)).instead(monkeypatch)
-    with pytest.raises(CliError, match="runs no workflow of PAY-7") as caught:
-        await tell(environment, act, "PAY-7")
-    assert caught.value.exit_code is Exit.CONFLICT
-    ended = Updates().instead(monkeypatch)
+    temporal = Temporal(environment).instead(monkeypatch)
     with pytest.raises(CliError, match="has ended") as caught:
         await tell(environment, act, "PAY-9")
-    assert (caught.value.exit_code, ended.told) == (Exit.CONFLICT, [])
+    assert (caught.value.exit_code, temporal.told) == (Exit.CONFLICT, [])
+    row = await acts.running(environment, act, "PAY-8")
+    await pool.execute("UPDATE tasks SET ended_at = now() WHERE task = 'PAY-8'")
+    with pytest.raises(CliError, match="has ended") as caught:
+        await acts.tell(environment, act, row, reason="", actor="ann")
+    assert (caught.value.exit_code, temporal.told) == (Exit.CONFLICT, [])
+    assert len(await rows(pool)) == 1
 
 
 @pytest.mark.parametrize(("landed", "ends_as"), [("", "cancelled"), ("c" * 40, "landed, not deployed")])
@@ -227,24 +240,78 @@ async def test_cancelling_on_a_terminal_asks_first(
         return wanted
 
     monkeypatch.setattr("typer.confirm", confirm)
-    temporal = Updates().instead(monkeypatch)
+    temporal = Temporal(environment).instead(monkeypatch)
     code = await asyncio.to_thread(run, ["task", "cancel", "PAY-8", "--by", "ann", "--json"])
     out, err = capsys.readouterr()
     assert asked == ["Cancel PAY-8?"]
     assert f"“{ends_as}”" in err
     if wanted:
         assert (code, json.loads(out)["ends_as"]) == (0, ends_as)
-        assert [name for _, name, _ in temporal.told] == ["cancel"]
+        assert [row["act"] for row in await rows(pool)] == ["cancel"]
     else:
         assert (code, json.loads(out)["code"], temporal.told) == (Exit.FAILED, "failed", [])
 
 
 async def test_cancelling_unasked_needs_no_terminal(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    environment: dict[str, str],
+    pool: asyncpg.Pool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With --yes nobody is asked, and the answer says how the task ends."""
+    """With --yes nobody is asked, and the answer says how the task stands then."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    Updates().instead(monkeypatch)
+    Temporal(environment).instead(monkeypatch)
     assert await asyncio.to_thread(run, ["task", "cancel", "PAY-8", "--by", "ann", "--yes"]) == 0
-    assert capsys.readouterr().out == "PAY-8: cancel by ann taken; as it stands it ends as “cancelled”\n"
+    out, err = capsys.readouterr()
+    assert out == "PAY-8: cancel by ann taken\n  PAY-8 has ended: cancelled.\n"
+    assert "In Progress" in err
+
+
+async def test_a_pause_nobody_takes_exits_as_pending_and_shows_as_open(
+    environment: dict[str, str],
+    pool: asyncpg.Pool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without Temporal the exit code is 8; `show` lists the act by whom and via what, and that nobody has taken it."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert await asyncio.to_thread(run, ["task", "pause", "PAY-8", "--by", "ann", "--reason", "lunch"]) == Exit.PENDING
+    out, err = capsys.readouterr()
+    assert out == "PAY-8: pause by ann recorded\n"
+    assert "takes effect later" in err
+    assert await asyncio.to_thread(run, ["task", "show", "PAY-8", "--json"]) == 0
+    (act,) = json.loads(capsys.readouterr().out)["acts"]
+    assert (act["act"], act["actor"], act["via"], act["reason"], act["outcome"]) == (
+        "pause",
+        "ann",
+        "orch",
+        "lunch",
+        "",
+    )
+    await pool.execute("UPDATE operator_acts SET outcome = 'refused: nothing to pause'")
+    assert await asyncio.to_thread(run, ["task", "show", "PAY-8"]) == 0
+    assert "refused: nothing to pause" in " ".join(capsys.readouterr().out.split())
+
+
+async def test_the_list_tells_paused_tasks_apart(
+    environment: dict[str, str],
+    pool: asyncpg.Pool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A paused task says so, why and since when; --needs-human leaves out who needs nobody."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "160")
+    paused_for = "paused_since = now() - interval '2 hours', paused_reason = 'ann said pause'"
+    await pool.execute(f"UPDATE tasks SET {paused_for} WHERE task = 'PAY-8'")
+    assert await asyncio.to_thread(run, ["task", "list"]) == 0
+    (paused,) = [line for line in capsys.readouterr().out.splitlines() if "PAY-8" in line]
+    assert "paused: ann said pause" in paused
+    assert "2 h" in paused
+    await pool.execute("UPDATE tasks SET needs_human = false WHERE task = 'PAY-7'")
+    assert await asyncio.to_thread(run, ["task", "list", "--needs-human", "--all", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["task"], row["paused_reason"]) == ("PAY-8", "ann said pause")

@@ -92,7 +92,7 @@ async def test_a_replayed_delivery_wakes_again(
     assert [id_ for id_, _ in temporal.signals] == [WORKFLOW, WORKFLOW]
     assert (await rows(pool))[0] == ("forwarded", "", "PAY-1")
     (act,) = await pool.fetch("SELECT task, act, actor, reason, via, outcome FROM operator_acts")
-    assert tuple(act) == ("PAY-1", "replay", "olga", "lost", "cli", "row 1, which was forwarded")
+    assert tuple(act) == ("PAY-1", "replay", "olga", "lost", "orch", "row 1, which was forwarded")
 
 
 async def test_all_dead_deliveries_are_replayed_at_once(past: None, orch: Orch, pool: asyncpg.Pool) -> None:

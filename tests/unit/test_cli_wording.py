@@ -25,7 +25,8 @@ def row(**changes: Any) -> dict[str, Any]:
         "waiting_reason": "an approver decides", "waiting_since": NOW - timedelta(hours=2, minutes=5),
         "next_check_at": NOW + timedelta(minutes=10), "needs_human": True, "spec_digest": "3f2a",
         "head_sha": "a" * 40, "pull_request_url": "", "item_url": "", "landed_sha": "", "deployed_sha": "",
-        "cost_usd": Decimal("0.031"), "started_at": NOW - timedelta(days=1), "updated_at": NOW, "ended_at": None,
+        "paused_since": None, "paused_reason": "", "cost_usd": Decimal("0.031"),
+        "started_at": NOW - timedelta(days=1), "updated_at": NOW, "ended_at": None,
         "outcome": "", **changes,
     }  # fmt: skip
 
@@ -102,7 +103,10 @@ def test_the_next_step_is_a_command_that_can_be_taken() -> None:
     """Who is asked is told the command: decide where a spec is asked about, retry elsewhere."""
     assert "orch task approve PAY-7" in wording.next_step(row())
     assert "orch task retry PAY-7" in wording.next_step(row(spec_digest=""))
-    assert "orch task resume PAY-7" in wording.next_step(row(spec_digest=""))
+    paused = row(paused_since=NOW, paused_reason="ann said pause")
+    assert wording.next_step(paused) == "go on: orch task resume PAY-7"
+    assert wording.why(paused) == ("PAY-7 is in analysis (round 1) and paused since 2026-03-01 12:00Z: ann said pause.")
+    assert wording.waiting_for(paused) == "paused: ann said pause"
     assert wording.next_step(row(needs_human=False)) == ""
 
 

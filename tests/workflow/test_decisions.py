@@ -2,6 +2,7 @@
 
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 
 from tests.fake_world import FakeWorld, judged
 from tests.workflow.driving import Driver, record, updates_accepted
@@ -136,15 +137,36 @@ async def test_nothing_can_be_approved_where_nothing_is_asked(driver: Driver, wo
 
 
 async def test_an_answer_too_late_is_recorded_and_changes_nothing(driver: Driver, undecided: FakeWorld) -> None:
-    """An act taken just before another source decided goes on record before the task leaves the stage."""
+    """An act taken just before another source decided is on record before everybody is told what counted."""
     handle = await driver.start()
     await undecided.waiting(WaitingOn.PERSON)
     digest = (await driver.status()).digest
     green = judged(Gate.SPEC_DECIDED, GateOutcome.GREEN, "approved by petra via plane")
-    undecided.says(Gate.SPEC_DECIDED, green)
-    with undecided.holding("settle_decision"):
+    undecided.script_gate(Gate.SPEC_DECIDED, green)
+    looks = len(undecided.gate_calls(Gate.SPEC_DECIDED))
+    with undecided.holding("gate: spec decided"):
         await driver.hint(Topic.DECISION, Source.PLANE)
-        await undecided.called("settle_decision")
+        await undecided.until(lambda: len(undecided.gate_calls(Gate.SPEC_DECIDED)) > looks, "a look")
         await handle.execute_update(TaskWorkflow.reject, OperatorCommand(by="olga", digest=digest))
     await undecided.until(lambda: bool(undecided.gate_calls(Gate.DESIGN_PRESENT)), "architecture")
     assert [record.act.by for record in undecided.acts] == ["olga"]
+    names = [name for name, _ in undecided.calls]
+    assert names.index("record_act") < names.index("settle_decision")
+
+
+async def test_an_answer_to_what_is_decided_is_refused_with_words(driver: Driver, undecided: FakeWorld) -> None:
+    """While a decided task waits for a person for another reason, an approval is refused, and nothing says it asks."""
+    handle = await driver.start()
+    await undecided.waiting(WaitingOn.PERSON)
+    digest = (await driver.status()).digest
+    undecided.says(Gate.SPEC_DECIDED, judged(Gate.SPEC_DECIDED, GateOutcome.GREEN, "approved by petra via plane"))
+    undecided.script("settle_decision", ApplicationError("the token may not comment", non_retryable=True))
+    await driver.hint(Topic.DECISION, Source.PLANE)
+    await undecided.waiting(WaitingOn.PERSON, reason="may not comment")
+    assert undecided.progress[-1].spec_digest == ""
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await handle.execute_update(TaskWorkflow.approve, OperatorCommand(by="olga", digest=digest))
+    assert "no decision is asked for now" in str(refused.value.cause)
+    assert not undecided.acts
+    await driver.retry()
+    await undecided.until(lambda: bool(undecided.gate_calls(Gate.DESIGN_PRESENT)), "architecture")

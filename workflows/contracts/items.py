@@ -10,6 +10,7 @@ from workflows.model import (
     Item,
     ItemState,
     Repository,
+    Stage,
     TaskRef,
 )
 from workflows.projects import ProjectFacts
@@ -92,6 +93,8 @@ class PostComment(Frozen):
     """Paths on the task branch, linked at `sha`."""
     sha: str = ""
     pull: int | None = None
+    waited: dict[Stage, float] | None = None
+    """Seconds waited in each stage: given with a closing comment, which has a table of what the task took."""
 
 
 class MoveItem(Frozen):

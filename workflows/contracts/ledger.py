@@ -14,7 +14,7 @@ from workflows.model import (
     Waiting,
 )
 from workflows.projects import ProjectFacts
-from workflows.state import OperatorAct
+from workflows.state import OperatorAct, Paused
 
 
 class RecordProgress(Frozen):
@@ -38,13 +38,30 @@ class RecordProgress(Frozen):
     lines: tuple[TimelineLine, ...]
     announce: str = ""
     outcome: str = ""
+    paused: Paused | None = None
 
 
 class RecordAct(Frozen):
-    """Record a person's act that reached the workflow directly."""
+    """Put on record what became of a person's act, and the act itself if it reached the workflow directly.
+
+    `outcome` is `taken`, `refused: <why>` or `too late: <why>`; empty for a decision, which its gate settles.
+    """
 
     ref: TaskRef
     act: OperatorAct
+    outcome: str = ""
+
+
+class ReadActs(Frozen):
+    """Look for acts on record that this generation has neither taken nor refused."""
+
+    ref: TaskRef
+
+
+class OpenActs(Frozen):
+    """They, the earliest first; decisions are not among them."""
+
+    acts: tuple[OperatorAct, ...] = ()
 
 
 @activity.defn
@@ -55,5 +72,11 @@ async def record_progress(arg: RecordProgress) -> Done:
 
 @activity.defn
 async def record_act(arg: RecordAct) -> Done:
-    """Insert the act unless its id is known."""
+    """Insert the act unless its id is known; note what became of it unless that is known."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def read_acts(arg: ReadActs) -> OpenActs:
+    """Read the open acts."""
     raise NotImplementedError

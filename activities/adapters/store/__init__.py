@@ -1,5 +1,6 @@
 """PostgreSQL as the activities see it: every write is idempotent, every key is ours to look up again."""
 
+from activities.adapters.store.acts import Acts
 from activities.adapters.store.deliveries import Deliveries
 from activities.adapters.store.effects import Effect, Effects
 from activities.adapters.store.fences import Fences, StaleAttempt
@@ -13,6 +14,7 @@ from activities.adapters.store.tasks import ActRow, GenerationRow, Tasks
 __all__ = [
     "DATABASE_AWAY",
     "ActRow",
+    "Acts",
     "Deliveries",
     "DeploymentRow",
     "Effect",
@@ -48,4 +50,5 @@ class Store:
         self.landings = Landings(pool)
         self.freezes = Freezes(pool)
         self.runs = Runs(pool)
+        self.acts = Acts(pool)
         self.outbox = Outbox(pool)

@@ -83,6 +83,43 @@ class Runs:
         )
         return dict(row) if row else None
 
+    async def totals(self, task: str, generation: int) -> tuple[dict[str, Any], ...]:
+        """What each stage of a generation took, in the order in which they were first reached.
+
+        `seconds` is all its time, up to now for the newest; a time between two lines belongs to the later one's stage.
+        `unknown` counts runs whose cost is not known, `cut` those whose tokens may be more than was noted.
+        """
+        rows = await self._pool.fetch(
+            """
+            WITH lines AS (
+                SELECT stage, n, round, at - coalesce(lag(at) OVER (ORDER BY n), at) AS took
+                FROM transitions WHERE task = $1 AND generation = $2
+            ), times AS (
+                SELECT stage, min(n) AS first, max(round) AS rounds, extract(epoch FROM sum(took)) AS seconds
+                FROM lines GROUP BY stage
+            ), runs AS (
+                SELECT stage, count(*) AS runs, sum(cost_usd) AS cost_usd,
+                       sum(input_tokens + cache_read_tokens + cache_creation_tokens) AS tokens_in,
+                       sum(cache_read_tokens) AS cached, sum(output_tokens) AS tokens_out,
+                       count(*) FILTER (WHERE cost_usd IS NULL) AS unknown,
+                       count(*) FILTER (WHERE outcome IN ('running', 'lost')) AS cut
+                FROM agent_runs WHERE task = $1 AND generation = $2 GROUP BY stage
+            ), newest AS (
+                SELECT extract(epoch FROM now() - max(at)) AS seconds FROM transitions
+                WHERE task = $1 AND generation = $2
+            )
+            SELECT stage, coalesce(times.rounds, 1) AS rounds, coalesce(times.seconds, 0)::float8 AS seconds,
+                   greatest((SELECT seconds FROM newest), 0)::float8 AS since_last,
+                   coalesce(runs.runs, 0)::int AS runs, runs.cost_usd, coalesce(tokens_in, 0)::bigint AS tokens_in,
+                   coalesce(cached, 0)::bigint AS cached, coalesce(tokens_out, 0)::bigint AS tokens_out,
+                   coalesce(runs.unknown, 0)::int AS unknown, coalesce(runs.cut, 0)::int AS cut
+            FROM times FULL JOIN runs USING (stage) ORDER BY times.first NULLS LAST
+            """,
+            task,
+            generation,
+        )
+        return tuple(dict(row) for row in rows)
+
     async def pushing(self, repo: str, sha: str, branch: str, fence: tuple[str, int, int, int]) -> None:
         """Write a sha down before it is pushed, so that our own push is never blamed on a person.
 

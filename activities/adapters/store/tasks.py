@@ -130,6 +130,16 @@ class Tasks:
                 generation,
                 *row.values(),
             )
+            if row["outcome"]:
+                await connection.execute(
+                    """
+                    UPDATE operator_acts SET outcome = 'refused: the task has ended: ' || $3::text, settled_at = now()
+                    WHERE task = $1 AND generation = $2 AND outcome = '' AND act NOT IN ('approve', 'reject')
+                    """,
+                    task,
+                    generation,
+                    row["outcome"],
+                )
             if not row["spec_digest"]:
                 # Nothing is asked any more: whoever answered after the last look is told as well.
                 await connection.execute(
@@ -181,23 +191,6 @@ class Tasks:
             values["sha"],
             values["fingerprint"],
             values["links"],
-        )
-
-    async def record_act(self, values: dict[str, Any]) -> None:
-        """Insert a person's act; a known id changes nothing."""
-        await self._pool.execute(
-            """
-            INSERT INTO operator_acts (act_id, task, act, actor, digest, reason, via, at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING
-            """,
-            values["act_id"],
-            values["task"],
-            values["act"],
-            values["actor"],
-            values["digest"],
-            values["reason"],
-            values["via"],
-            values["at"],
         )
 
     async def decisions(self, task: str, digest: str) -> tuple[ActRow, ...]:

@@ -26,6 +26,11 @@ STATEMENTS = (
     )
     """,
     "CREATE UNIQUE INDEX freezes_standing ON freezes (queue, cause) WHERE lifted_at IS NULL",
+    "ALTER TABLE tasks ADD COLUMN paused_since timestamptz, ADD COLUMN paused_reason text NOT NULL DEFAULT ''",
+    # The generation an act is meant for: no later one takes it.
+    "ALTER TABLE operator_acts ADD COLUMN generation integer, ADD COLUMN settled_at timestamptz",
+    "UPDATE operator_acts SET outcome = 'taken' WHERE outcome = '' AND act NOT IN ('approve', 'reject')",
+    "CREATE INDEX operator_acts_open ON operator_acts (task, generation) WHERE outcome = ''",
 )
 
 
