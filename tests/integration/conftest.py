@@ -30,7 +30,7 @@ def migration_statements() -> tuple[str, ...]:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        statements += module.TABLES
+        statements += getattr(module, "TABLES", ()) + getattr(module, "STATEMENTS", ())
     return tuple(statements)
 
 
