@@ -15,9 +15,10 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 
-from api.app import PROBE_SECONDS, SERVER_OPTIONS, Check, make_app
+from api.app import SERVER_OPTIONS, make_app
 from api.breaker import Breaker
 from api.forwarder import Forwarder
+from api.health import PROBE_SECONDS, Check
 from api.inbox import Inbox, open_pool
 from api.naming import Naming
 from api.settings import EX_CONFIG, ConfigurationError, Loaded, load
