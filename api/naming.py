@@ -10,7 +10,7 @@ from api.inbox import Source as Sender
 from api.webhooks import gitea, plane
 from workflows.hints import Hint, Source, Topic
 from workflows.model import Frozen, Repository
-from workflows.names import TaskKey
+from workflows.names import TaskKey, resolve_workflow_id
 from workflows.projects import OrchConfig, ProjectConfig
 
 EXTERNAL_SOURCE = "orch"
@@ -42,6 +42,11 @@ class Unresolved(Frozen):
     sha: str
     branch: str
     hint: Hint
+
+    @property
+    def workflow_id(self) -> str:
+        """Who finds out: one workflow for each commit."""
+        return resolve_workflow_id(self.repository.owner, self.repository.name, self.sha)
 
 
 Found = list[Wake] | Unresolved | Ignored

@@ -8,6 +8,7 @@ from temporalio.api.common.v1 import GrpcStatus
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from workflows.contracts.resolving import UnknownCommit
 from workflows.hints import Hint
 
 
@@ -24,7 +25,7 @@ class FakeTemporal:
     signals: list[tuple[str, Hint]] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
     resolving: list[tuple[str, Any]] = field(default_factory=list)
-    """Started without a signal: rows handed to the resolving workflow."""
+    """Rows handed to the resolving workflow: an unknown commit with all rows of one signal."""
     error: Callable[[str], Exception | None] = lambda _: None
     before: Callable[[], Awaitable[None]] | None = None
     """Awaited in each call: a test's way into the moment between claim and settling."""
@@ -35,11 +36,12 @@ class FakeTemporal:
         return cast("Client", self)
 
     async def start_workflow(self, workflow: str, arg: object, **options: Any) -> None:
-        """Signal with start, or (resolving) a plain start."""
+        """Signal with start."""
         workflow_id: str = options["id"]
         await self._enter(workflow_id)
-        if "start_signal" not in options:
-            self.resolving.append((workflow_id, arg))
+        if options["start_signal"] == "rows":
+            assert isinstance(arg, UnknownCommit)
+            self.resolving.append((workflow_id, arg.model_copy(update={"rows": options["start_signal_args"][0]})))
             return
         if workflow_id not in self.running:
             self.starts.append({"workflow": workflow, "arg": arg, **options})
