@@ -199,7 +199,7 @@ async def _store(request: web.Request, door: Door, body: bytes) -> web.Response:
             request.transport.abort()
         return _refuse(door, 503, "the delivery can not be stored now")
     outage.over()
-    await _note_gaps(request.app)
+    await note_gaps(request.app)
     log.info("delivery stored", source=door.source.value, row=receipt.id, times_received=receipt.times_received)
     return web.json_response({"status": "accepted"}, status=202)
 
@@ -208,7 +208,7 @@ def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
     return next(filter(None, (headers.get(name.lower(), "") for name in names)), "")
 
 
-async def _note_gaps(app: web.Application) -> None:
+async def note_gaps(app: web.Application) -> None:
     """Mark what was refused while nothing could be stored, so that a reconcile pass looks at that time.
 
     It must not cost the delivery at hand: what can not be marked now is marked with the next delivery.
@@ -223,6 +223,7 @@ async def _note_gaps(app: web.Application) -> None:
             app[OUTAGE].refused(source, since)
             log.warning("gap not recorded yet", source=source.value, cause=type(error).__name__)
         else:
+            app[OUTAGE].over()
             log.warning("deliveries were refused during an outage", source=source.value, seconds=round(seconds, 1))
 
 

@@ -211,7 +211,7 @@ _TASKS_OF_BRANCH = """
 """
 
 _TASKS_OF_COMMIT = """
-    SELECT task FROM tasks WHERE repo = ANY($1) AND ended_at IS NULL AND (head_sha = $2 OR branch = $3)
+    SELECT task FROM tasks WHERE repo = ANY($1) AND ended_at IS NULL AND (head_sha = $2 OR (branch = $3 AND $3 <> ''))
     UNION
     SELECT open.task FROM pushed_shas AS pushed
     JOIN tasks AS open ON open.task = pushed.task AND open.ended_at IS NULL

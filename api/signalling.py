@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import Client
+from temporalio.client import Client, ScheduleOverlapPolicy
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.inbox import Delivery
 from api.naming import Unresolved, Wake
 from workflows.contracts.resolving import UnknownCommit, UnknownRow
-from workflows.names import SHARED_QUEUE, task_workflow_id
+from workflows.names import SHARED_QUEUE, reconcile_workflow_id, task_workflow_id
 from workflows.state import TaskInput
 
 RPC_TIMEOUT = timedelta(seconds=5)
@@ -81,6 +81,17 @@ class Tasks:
                 static_summary=f"Whose is {found.sha[:10]} of {found.repository}?"[:200],
                 rpc_timeout=RPC_TIMEOUT,
             )
+
+    async def reconcile_now(self, project: str) -> None:
+        """Run a reconcile pass of a project at once, after the one that runs, if one does.
+
+        Raises:
+            TemporalDownError: Temporal can not be asked now.
+            RPCError: the project has no Schedule yet.
+        """
+        with _outages():
+            schedule = self._client.get_schedule_handle(reconcile_workflow_id(project))
+            await schedule.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE, rpc_timeout=RPC_TIMEOUT)
 
     async def _send(self, task: str, wake: Wake) -> None:
         workflow_id = task_workflow_id(task)

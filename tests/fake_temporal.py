@@ -27,6 +27,8 @@ class FakeTemporal:
     resolving: list[tuple[str, Any]] = field(default_factory=list)
     """Rows handed to the resolving workflow: an unknown commit with all rows of one signal."""
     error: Callable[[str], Exception | None] = lambda _: None
+    reconciled: list[tuple[str, object]] = field(default_factory=list)
+    """Schedules triggered, with the overlap policy asked for."""
     before: Callable[[], Awaitable[None]] | None = None
     """Awaited in each call: a test's way into the moment between claim and settling."""
 
@@ -53,6 +55,10 @@ class FakeTemporal:
         """A handle that may lead nowhere, as the real one."""
         return FakeHandle(self, workflow_id)
 
+    def get_schedule_handle(self, schedule_id: str) -> "FakeSchedule":
+        """A handle of a Schedule, whether or not it is there."""
+        return FakeSchedule(self, schedule_id)
+
     async def _enter(self, workflow_id: str) -> None:
         if self.before is not None:
             await self.before()
@@ -75,3 +81,16 @@ class FakeHandle:
         if self.workflow_id not in self.temporal.running:
             raise rpc_error(RPCStatusCode.NOT_FOUND, "workflow not found")
         self.temporal.signals.append((self.workflow_id, hint))
+
+
+@dataclass
+class FakeSchedule:
+    """One Schedule."""
+
+    temporal: FakeTemporal
+    schedule_id: str
+
+    async def trigger(self, *, overlap: object, **_: Any) -> None:
+        """Run it now."""
+        await self.temporal._enter(self.schedule_id)
+        self.temporal.reconciled.append((self.schedule_id, overlap))

@@ -42,6 +42,7 @@ class Api:
     host: str
     port: int
     http: ClientSession
+    app: web.Application
     now: list[float] = field(default_factory=lambda: [0.0])
 
     async def post(self, path: str, body: Any, headers: dict[str, str]) -> tuple[int, str]:
@@ -105,7 +106,7 @@ async def serving(inbox: Inbox, checks: dict[str, Check] | None = None) -> Async
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
     async with ClientSession() as http:
-        yield Api(host, port, http, now)
+        yield Api(host, port, http, app, now)
     await runner.cleanup()
 
 

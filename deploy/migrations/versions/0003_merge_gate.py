@@ -26,6 +26,7 @@ STATEMENTS = (
     )
     """,
     "CREATE UNIQUE INDEX freezes_standing ON freezes (queue, cause) WHERE lifted_at IS NULL",
+    "ALTER TABLE intake_gaps ADD COLUMN asked_at timestamptz, ADD COLUMN covered text[] NOT NULL DEFAULT '{}'",
 )
 
 
