@@ -122,8 +122,8 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def main() -> None:
-    """Run the API; exits 0 after a stop that was asked for, 78 for a bad configuration, 1 for a failure."""
+def log_as_json() -> None:
+    """One JSON object a line on standard error."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -133,8 +133,14 @@ def main() -> None:
             structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING)
+
+
+def main() -> None:
+    """Run the API; exits 0 after a stop that was asked for, 78 for a bad configuration, 1 for a failure."""
+    log_as_json()
     try:
         loaded = load()
     except ConfigurationError as error:

@@ -54,6 +54,7 @@ class Forwarder:
         self._breaker = breaker
         self._poll = poll
         self._wake = asyncio.Event()
+        inbox.wake_on_arrival(self._wake)
         self._store_outages = 0
         self._temporal_outages = 0
 

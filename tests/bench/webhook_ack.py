@@ -30,6 +30,7 @@ from aiohttp import web
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 
+from api.__main__ import log_as_json
 from api.app import SERVER_OPTIONS, make_app
 from api.inbox import Inbox, open_pool
 from api.webhooks.reading import signature_matches
@@ -105,9 +106,7 @@ async def _signal() -> web.Application:
 
 async def serve(variant: str) -> None:
     """Serve one variant until the parent goes away; the first line of standard output is the port."""
-    import structlog
-
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_as_json()  # as the product does: a line for each delivery
     app = await {"ack": _ack, "bare": _bare, "signal": _signal}[variant]()
     runner = web.AppRunner(app, **SERVER_OPTIONS)
     await runner.setup()
