@@ -180,7 +180,7 @@ async def _store(request: web.Request, door: Door, body: bytes) -> web.Response:
     headers = _kept_headers(request.headers)
     try:
         async with asyncio.timeout(STORE_SECONDS):
-            receipt = await request.app[INBOX].receive(
+            await request.app[INBOX].receive(
                 door.source,
                 body,
                 headers=headers,
@@ -200,7 +200,6 @@ async def _store(request: web.Request, door: Door, body: bytes) -> web.Response:
         return _refuse(door, 503, "the delivery can not be stored now")
     outage.over()
     await note_gaps(request.app)
-    log.info("delivery stored", source=door.source.value, row=receipt.id, times_received=receipt.times_received)
     return web.json_response({"status": "accepted"}, status=202)
 
 

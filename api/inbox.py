@@ -137,9 +137,12 @@ class Inbox:
     async def receive(
         self, source: Source, body: bytes, *, headers: Mapping[str, str], event: str, delivery_id: str
     ) -> Receipt:
-        """Store a delivery and wake the forwarder. The same bytes again make no second row but wake again."""
+        """Store a delivery and wake the forwarder. The same bytes again make no second row but wake again.
+
+        The caller bounds the time: a bound of our own around the pool would cost each delivery another task.
+        """
         digest = sha256(body).digest()
-        async with self._connection() as connection:
+        async with self._pool.acquire() as connection:
             row = await connection.fetchrow(
                 _RECEIVE, source, digest, body, json.dumps(dict(headers)), event, delivery_id
             )
