@@ -139,8 +139,8 @@ def workers(parts: Parts) -> list[Worker]:
         parts.ledger.record_progress,
         parts.ledger.record_act,
         parts.ledger.read_acts,
-        parts.resolving.resolve_delivery,
-        parts.resolving.settle_row,
+        parts.resolving.resolve_rows,
+        parts.resolving.settle_rows,
     ]
     plane: list[Callable[..., Any]] = [
         parts.items.begin_generation,

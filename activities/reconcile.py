@@ -63,9 +63,14 @@ class Reconcile:
         in_progress = states.id_of(ItemState.IN_PROGRESS)
         watermark = await self._store.tasks.watermark(arg.project)
         newest, seen, woken, started, calls = watermark.until, 0, 0, 0, 1
-        since = newest - OVERLAP if newest else None
+        gaps = await self._store.gaps.uncovered(arg.project)
+        begin = min([gap.since for gap in gaps] + ([newest] if newest else []), default=None)
+        since = begin - OVERLAP if newest and begin else None
         looks: dict[str, str] = {}
         open_tasks = await self._store.tasks.open_tasks(arg.project)
+        if any(gap.source == "gitea" for gap in gaps):
+            # Which branches and commits were spoken of is lost, so every open task looks once.
+            woken += sum([await self._wake(key) for key in sorted(open_tasks)])
         async for page in self._plane.list_items_changed(project.plane_project_id, since):
             calls += 1
             for row in page:
@@ -82,7 +87,8 @@ class Reconcile:
         until = newest or datetime.now(UTC)
         overlap = {item: look for item, look in looks.items() if look >= (until - OVERLAP).isoformat()}
         await self._store.tasks.move_watermark(arg.project, until, overlap)
-        result = contract.Pass(seen=seen, woken=woken, started=started, calls=calls)
+        await self._store.gaps.cover(arg.project, gaps)
+        result = contract.Pass(seen=seen, woken=woken, started=started, calls=calls, gaps=len(gaps))
         log.info("reconcile_pass", project=arg.project, **result.model_dump(exclude={"skipped"}))
         return result
 

@@ -1,14 +1,18 @@
 """Finding the task of a commit or a branch that own tables cannot name."""
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import structlog
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.adapters.gitea_models import Pull
 from activities.adapters.store import Store
 from activities.forge import Forge
-from workflows.contracts.resolving import Resolution, ResolveDelivery, RowEnd, SettleRow
-from workflows.hints import Hint
+from workflows.contracts.resolving import Resolution, Resolutions, RowEnd, UnknownCommit, UnknownRow
+from workflows.hints import Hint, Topic
 from workflows.model import Done
 from workflows.names import task_workflow_id
 
@@ -24,46 +28,40 @@ class Resolving:
         self._store = store
 
     @activity.defn
-    async def resolve_delivery(self, arg: ResolveDelivery) -> Resolution:
+    async def resolve_rows(self, arg: UnknownCommit) -> Resolutions:
         """The open pull request with that head first, then the repository's only task in development."""
-        found = await self._find(arg)
-        running = tuple([task for task in found.tasks if await self._wake(task, arg.hint)])
-        if found.tasks and not running:
-            found = Resolution(end=RowEnd.IGNORED, tasks=found.tasks, reason=f"{found.reason}: not running")
-        elif running:
-            found = found.model_copy(update={"tasks": running})
-        log.info("delivery resolved", row=arg.row, end=found.end.value, tasks=found.tasks, reason=found.reason)
-        return found
+        pulls = await self._forge.client(arg.repository).list_pulls()
+        found = {branch: await self._find(arg, branch, pulls) for branch in {row.branch for row in arg.rows}}
+        topics = {(task, row.hint.topic): row.hint for row in arg.rows for task in found[row.branch].tasks}
+        reached = {key: await self._wake(key[0], hint) for key, hint in topics.items()}
+        return Resolutions(rows=tuple(_ended(row, found[row.branch], reached) for row in arg.rows))
 
     @activity.defn
-    async def settle_row(self, arg: SettleRow) -> Done:
-        """The row says what happened in the end, whoever handed it over."""
-        found = arg.resolution
-        await self._store.deliveries.settle(
-            arg.row, arg.times_received, found.end, found.reason, ", ".join(found.tasks)
-        )
+    async def settle_rows(self, arg: Resolutions) -> Done:
+        """The rows say what happened in the end, whoever handed them over."""
+        for row in arg.rows:
+            log.info("delivery resolved", row=row.row, end=row.end.value, tasks=row.tasks, reason=row.reason)
+            tasks = ", ".join(row.tasks)
+            await self._store.deliveries.settle(row.row, row.times_received, row.end, row.reason, tasks)
         return Done()
 
-    async def _find(self, arg: ResolveDelivery) -> Resolution:
-        for pull in await self._forge.client(arg.repository).list_pulls():
-            if not (arg.sha and pull.head.sha == arg.sha) and not (arg.branch and pull.head.ref == arg.branch):
+    async def _find(self, arg: UnknownCommit, branch: str, pulls: Sequence[Pull]) -> "_Found":
+        for pull in pulls:
+            if pull.head.sha != arg.sha and not (branch and pull.head.ref == branch):
                 continue
             tasks = await self._store.deliveries.tasks_of_pull(arg.names, pull.number, pull.head.ref, pull.head.sha)
             if tasks:
-                return _found(tasks, f"the head of pull request {pull.number}")
+                return _Found(tasks, f"resolved: the head of pull request {pull.number}")
         working = await self._store.deliveries.tasks_in_development(arg.names)
         if len(working) == 1:
-            return _found(working, "the repository's only task in development")
-        what = f"commit {arg.sha[:10]}" if arg.sha else f"branch {arg.branch}"
+            return _Found(working, "resolved: the repository's only task in development")
         why = (
             f"{len(working)} tasks are in development ({', '.join(working[:5])})"
             if working
             else "none is in development"
         )
-        return Resolution(
-            end=RowEnd.IGNORED,
-            reason=f"no open pull request of a task has the {what} of {arg.repository}, and {why}: not guessed",
-        )
+        what = f"commit {arg.sha[:10]} of {arg.repository}"
+        return _Found((), f"no open pull request of a task has the {what}, and {why}: not guessed")
 
     async def _wake(self, task: str, hint: Hint) -> bool:
         try:
@@ -75,5 +73,20 @@ class Resolving:
         return True
 
 
-def _found(tasks: tuple[str, ...], how: str) -> Resolution:
-    return Resolution(end=RowEnd.FORWARDED, tasks=tasks, reason=f"resolved: {how}")
+class _Found(NamedTuple):
+    """Whom a commit and a branch name, and how we know."""
+
+    tasks: tuple[str, ...]
+    reason: str
+
+
+def _ended(row: UnknownRow, found: _Found, reached: Mapping[tuple[str, Topic], bool]) -> Resolution:
+    running = tuple(task for task in found.tasks if reached[task, row.hint.topic])
+    missing = ": not running" if found.tasks and not running else ""
+    return Resolution(
+        row=row.row,
+        times_received=row.times_received,
+        end=RowEnd.FORWARDED if running else RowEnd.IGNORED,
+        tasks=running or found.tasks,
+        reason=found.reason + missing,
+    )

@@ -15,9 +15,11 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 
-from api.app import PROBE_SECONDS, SERVER_OPTIONS, Check, make_app
+from api.app import SERVER_OPTIONS, make_app, note_gaps
 from api.breaker import Breaker
 from api.forwarder import Forwarder
+from api.gaps import GapWatch
+from api.health import PROBE_SECONDS, Check
 from api.inbox import Inbox, open_pool
 from api.naming import Naming
 from api.settings import EX_CONFIG, ConfigurationError, Loaded, load
@@ -43,7 +45,8 @@ async def serve(loaded: Loaded, stop: asyncio.Event) -> None:
     pool = await open_pool(settings.database_url.get_secret_value())
     temporal = await connect_temporal()
     inbox = Inbox(pool)
-    forwarder = Forwarder(inbox, Naming(pool, projects), Tasks(temporal), Breaker(pool, settings.wakes_per_hour))
+    tasks = Tasks(temporal)
+    forwarder = Forwarder(inbox, Naming(pool, projects), tasks, Breaker(pool, settings.wakes_per_hour))
     forwarding = asyncio.create_task(forwarder.run(draining := asyncio.Event()), name="forwarder")
     forwarding.add_done_callback(lambda _: stop.set())  # without it deliveries would pile up unseen
 
@@ -60,6 +63,8 @@ async def serve(loaded: Loaded, stop: asyncio.Event) -> None:
             "temporal": Check(probe=ask_temporal, required=False),
         },
     )
+    watching = asyncio.create_task(GapWatch(pool, tasks, projects.projects, lambda: note_gaps(app)).run(), name="gaps")
+    watching.add_done_callback(lambda _: stop.set())
     runner = web.AppRunner(app, **SERVER_OPTIONS)
     try:
         await runner.setup()
@@ -69,9 +74,13 @@ async def serve(loaded: Loaded, stop: asyncio.Event) -> None:
         log.info("stopping")
     finally:
         await runner.cleanup()
+        watching.cancel()
         draining.set()
         await _drain(forwarding)
+        (ended,) = await asyncio.gather(watching, return_exceptions=True)
         await _close(pool)
+        if isinstance(ended, Exception):
+            raise ended
         log.info("stopped")
 
 
@@ -113,8 +122,8 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def main() -> None:
-    """Run the API; exits 0 after a stop that was asked for, 78 for a bad configuration, 1 for a failure."""
+def log_as_json() -> None:
+    """One JSON object a line on standard error."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -124,8 +133,14 @@ def main() -> None:
             structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING)
+
+
+def main() -> None:
+    """Run the API; exits 0 after a stop that was asked for, 78 for a bad configuration, 1 for a failure."""
+    log_as_json()
     try:
         loaded = load()
     except ConfigurationError as error:

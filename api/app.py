@@ -10,6 +10,7 @@ import structlog
 from aiohttp import ClientPayloadError, web
 from aiohttp.web_protocol import RequestPayloadError
 
+from api.health import Check, Health
 from api.inbox import STORE_DOWN, Inbox, Source
 from api.webhooks import gitea, plane
 from api.webhooks.reading import Headers
@@ -18,7 +19,6 @@ MAX_BODY = 1 << 20
 BODY_SECONDS = 10.0
 STORE_SECONDS = 4.0
 GAP_SECONDS = 0.5
-PROBE_SECONDS = 3.0
 DROP_SECONDS = 600.0
 """So long Plane is made to try again. Six failed tries in up to 50 minutes would switch its webhook off."""
 
@@ -38,14 +38,6 @@ Clock = Callable[[], float]
 Verify = Callable[[bytes, Headers, Sequence[bytes]], bool]
 
 log = structlog.get_logger("api.app")
-
-
-@dataclass(frozen=True)
-class Check:
-    """A dependency asked by `/readyz`. Without a required one, no webhook could be accepted."""
-
-    probe: Callable[[], Awaitable[None]]
-    required: bool
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,6 @@ class Outage:
 INBOX = web.AppKey("inbox", Inbox)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock")
 OUTAGE = web.AppKey("outage", Outage)
-CHECKS: web.AppKey[Mapping[str, Check]] = web.AppKey("checks")
 
 
 def make_app(
@@ -115,7 +106,6 @@ def make_app(
     app[INBOX] = inbox
     app[CLOCK] = clock
     app[OUTAGE] = Outage()
-    app[CHECKS] = checks
     doors = (
         Door(
             source=Source.PLANE,
@@ -136,8 +126,7 @@ def make_app(
     )
     for door in doors:
         app.router.add_post(f"/webhooks/{door.source.value}", _receiver(door))
-    app.router.add_get("/healthz", _healthz)
-    app.router.add_get("/readyz", _readyz)
+    Health(checks).add_routes(app)
     return app
 
 
@@ -191,7 +180,7 @@ async def _store(request: web.Request, door: Door, body: bytes) -> web.Response:
     headers = _kept_headers(request.headers)
     try:
         async with asyncio.timeout(STORE_SECONDS):
-            receipt = await request.app[INBOX].receive(
+            await request.app[INBOX].receive(
                 door.source,
                 body,
                 headers=headers,
@@ -210,8 +199,7 @@ async def _store(request: web.Request, door: Door, body: bytes) -> web.Response:
             request.transport.abort()
         return _refuse(door, 503, "the delivery can not be stored now")
     outage.over()
-    await _note_gaps(request.app)
-    log.info("delivery stored", source=door.source.value, row=receipt.id, times_received=receipt.times_received)
+    await note_gaps(request.app)
     return web.json_response({"status": "accepted"}, status=202)
 
 
@@ -219,7 +207,7 @@ def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
     return next(filter(None, (headers.get(name.lower(), "") for name in names)), "")
 
 
-async def _note_gaps(app: web.Application) -> None:
+async def note_gaps(app: web.Application) -> None:
     """Mark what was refused while nothing could be stored, so that a reconcile pass looks at that time.
 
     It must not cost the delivery at hand: what can not be marked now is marked with the next delivery.
@@ -234,6 +222,7 @@ async def _note_gaps(app: web.Application) -> None:
             app[OUTAGE].refused(source, since)
             log.warning("gap not recorded yet", source=source.value, cause=type(error).__name__)
         else:
+            app[OUTAGE].over()
             log.warning("deliveries were refused during an outage", source=source.value, seconds=round(seconds, 1))
 
 
@@ -269,30 +258,3 @@ def _kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items()
         if name.lower() in _KEPT
     }
-
-
-async def _healthz(_: web.Request) -> web.Response:
-    """The process answers. Nothing is asked of anyone."""
-    return web.json_response({"status": "alive"})
-
-
-async def _readyz(request: web.Request) -> web.Response:
-    """Whether webhooks can be accepted, and what each dependency says."""
-    checks = request.app[CHECKS]
-    causes = dict(zip(checks, await asyncio.gather(*map(_cause, checks.values())), strict=True))
-    failing = [name for name, cause in causes.items() if cause]
-    ready = not any(checks[name].required for name in failing)
-    status = "not ready" if not ready else "degraded" if failing else "ready"
-    dependencies = {name: {"ok": not cause, "cause": cause} for name, cause in causes.items()}
-    return web.json_response({"status": status, "dependencies": dependencies}, status=200 if ready else 503)
-
-
-async def _cause(check: Check) -> str:
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            await check.probe()
-    except TimeoutError:
-        return f"no answer within {PROBE_SECONDS:.0f} seconds"
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the cause
-        return f"{type(error).__name__}: {error}"[:300]
-    return ""

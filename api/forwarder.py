@@ -17,7 +17,6 @@ from api.inbox import ROW_FAULTS, STORE_DOWN, Delivery, Inbox, Settlement, Statu
 from api.naming import Ignored, Naming, Unresolved, Wake
 from api.signalling import Tasks, TemporalDownError, one_line
 from api.webhooks.reading import PayloadError
-from workflows.names import resolve_workflow_id
 
 BATCH = 50
 LEASE = timedelta(minutes=1)
@@ -55,6 +54,7 @@ class Forwarder:
         self._breaker = breaker
         self._poll = poll
         self._wake = asyncio.Event()
+        inbox.wake_on_arrival(self._wake)
         self._store_outages = 0
         self._temporal_outages = 0
 
@@ -90,8 +90,8 @@ class Forwarder:
             self._temporal_outages = 0
         for delivery, wakes in named:
             await self._conclude(delivery, {wake.task: outcomes.get(wake.task) for wake in wakes})
-        for delivery, _ in unresolved:
-            await self._conclude_handover(delivery, outcomes.get(delivery.id))
+        for delivery, found in unresolved:
+            await self._conclude_handover(delivery, found, outcomes.get(delivery.id))
         if down and len(down) == len(outcomes):
             raise down[0]
         return len(deliveries)
@@ -147,23 +147,26 @@ class Forwarder:
         return outcomes
 
     async def _hand_over(self, unresolved: list[tuple[Delivery, Unresolved]]) -> Outcomes:
-        """Start resolving each row, unless Temporal turns out to be down."""
-        outcomes: Outcomes = {}
+        """Hand over the rows of each unknown commit together, unless Temporal turns out to be down."""
+        by_commit: dict[str, list[tuple[Delivery, Unresolved]]] = defaultdict(list)
         for delivery, found in unresolved:
+            by_commit[found.workflow_id].append((delivery, found))
+        outcomes: Outcomes = {}
+        for rows in by_commit.values():
+            outcome: bool | Exception = True
             try:
-                outcomes[delivery.id] = bool(await self._tasks.resolve(delivery, found))
-            except TemporalDownError as error:
-                outcomes[delivery.id] = error
-                break
+                await self._tasks.resolve(rows)
             except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
-                outcomes[delivery.id] = error
+                outcome = error
+            outcomes |= {delivery.id: outcome for delivery, _ in rows}
+            if isinstance(outcome, TemporalDownError):
+                break
         return outcomes
 
-    async def _conclude_handover(self, delivery: Delivery, outcome: bool | Exception | None) -> None:
+    async def _conclude_handover(self, delivery: Delivery, found: Unresolved, outcome: bool | Exception | None) -> None:
         """Note that a row is being resolved; resolving writes the end into it, be it before this note."""
         if outcome is True:
-            workflow_id = resolve_workflow_id(delivery.source.value, delivery.id, delivery.times_received)
-            await self._settle(delivery, Status.FORWARDED, f"handed to {workflow_id}")
+            await self._settle(delivery, Status.FORWARDED, f"handed to {found.workflow_id}")
         else:
             await self._conclude(delivery, {"": outcome})
 

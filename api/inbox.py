@@ -75,17 +75,15 @@ class Settlement(Frozen):
 
 
 _RECEIVE = """
-    WITH stored AS (
-        INSERT INTO webhook_deliveries AS row (source, body_sha256, body, headers, event, delivery_id)
-        VALUES ($1, $2, $3, $4, $5, $6)
-        ON CONFLICT (source, body_sha256) DO UPDATE SET
-            times_received = row.times_received + 1, last_received_at = now(),
-            delivery_id = excluded.delivery_id, status = 'new', reason = '',
-            attempts = 0, next_attempt_at = now(), settled_at = NULL
-        RETURNING id, times_received
-    )
-    SELECT id, times_received, pg_notify($7, '') FROM stored
+    INSERT INTO webhook_deliveries AS row (source, body_sha256, body, headers, event, delivery_id)
+    VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT (source, body_sha256) DO UPDATE SET
+        times_received = row.times_received + 1, last_received_at = now(),
+        delivery_id = excluded.delivery_id, status = 'new', reason = '',
+        attempts = 0, next_attempt_at = now(), settled_at = NULL
+    RETURNING id, times_received
 """
+"""No NOTIFY: transactions that notify commit one after the other, each with a flush of its own."""
 
 _CLAIM = """
     WITH due AS MATERIALIZED (
@@ -130,17 +128,27 @@ class Inbox:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._wakes: list[asyncio.Event] = []
+
+    def wake_on_arrival(self, wake: asyncio.Event) -> None:
+        """Set `wake` for each delivery that this inbox stores; other processes' are found by polling."""
+        self._wakes.append(wake)
 
     async def receive(
         self, source: Source, body: bytes, *, headers: Mapping[str, str], event: str, delivery_id: str
     ) -> Receipt:
-        """Store a delivery and wake the forwarder. The same bytes again make no second row but wake again."""
+        """Store a delivery and wake the forwarder. The same bytes again make no second row but wake again.
+
+        The caller bounds the time: a bound of our own around the pool would cost each delivery another task.
+        """
         digest = sha256(body).digest()
-        async with self._connection() as connection:
+        async with self._pool.acquire() as connection:
             row = await connection.fetchrow(
-                _RECEIVE, source, digest, body, json.dumps(dict(headers)), event, delivery_id, CHANNEL
+                _RECEIVE, source, digest, body, json.dumps(dict(headers)), event, delivery_id
             )
         assert row is not None
+        for wake in self._wakes:
+            wake.set()
         return Receipt(id=row["id"], times_received=row["times_received"])
 
     async def note_gap(self, source: Source, seconds: float) -> None:
@@ -177,7 +185,7 @@ class Inbox:
             )
 
     async def ring(self, wake: asyncio.Event) -> None:
-        """Listen until the connection ends, setting `wake` for each delivery and once at the start.
+        """Listen for replays until the connection ends, setting `wake` for each and once at the start.
 
         Polling covers what a lost connection misses, so callers only call this again after a while.
         """

@@ -10,7 +10,7 @@ from api.inbox import Source as Sender
 from api.webhooks import gitea, plane
 from workflows.hints import Hint, Source, Topic
 from workflows.model import Frozen, Repository
-from workflows.names import TaskKey
+from workflows.names import TaskKey, resolve_workflow_id
 from workflows.projects import OrchConfig, ProjectConfig
 
 EXTERNAL_SOURCE = "orch"
@@ -42,6 +42,11 @@ class Unresolved(Frozen):
     sha: str
     branch: str
     hint: Hint
+
+    @property
+    def workflow_id(self) -> str:
+        """Who finds out: one workflow for each commit."""
+        return resolve_workflow_id(self.repository.owner, self.repository.name, self.sha)
 
 
 Found = list[Wake] | Unresolved | Ignored
@@ -206,7 +211,7 @@ _TASKS_OF_BRANCH = """
 """
 
 _TASKS_OF_COMMIT = """
-    SELECT task FROM tasks WHERE repo = ANY($1) AND ended_at IS NULL AND (head_sha = $2 OR branch = $3)
+    SELECT task FROM tasks WHERE repo = ANY($1) AND ended_at IS NULL AND (head_sha = $2 OR (branch = $3 AND $3 <> ''))
     UNION
     SELECT open.task FROM pushed_shas AS pushed
     JOIN tasks AS open ON open.task = pushed.task AND open.ended_at IS NULL

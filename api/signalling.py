@@ -1,18 +1,18 @@
 """Waking a task: the one place where the API talks to Temporal about tasks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import Client
+from temporalio.client import Client, ScheduleOverlapPolicy
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.inbox import Delivery
 from api.naming import Unresolved, Wake
-from workflows.contracts.resolving import ResolveDelivery
-from workflows.names import SHARED_QUEUE, resolve_workflow_id, task_workflow_id
+from workflows.contracts.resolving import UnknownCommit, UnknownRow
+from workflows.names import SHARED_QUEUE, reconcile_workflow_id, task_workflow_id
 from workflows.state import TaskInput
 
 RPC_TIMEOUT = timedelta(seconds=5)
@@ -55,35 +55,43 @@ class Tasks:
                 running = True
         return running
 
-    async def resolve(self, delivery: Delivery, found: Unresolved) -> str:
-        """Hand a delivery to the workflow that finds out whom it concerns; its id. Repeating it does no harm.
+    async def resolve(self, rows: Sequence[tuple[Delivery, Unresolved]]) -> None:
+        """Hand deliveries about one unknown commit to the workflow that finds out whom it concerns.
+
+        However many come, and whenever, one workflow at a time looks for all of them. Repeating it does no harm.
 
         Raises:
             TemporalDownError: Temporal can not be asked now.
         """
-        workflow_id = resolve_workflow_id(delivery.source.value, delivery.id, delivery.times_received)
-        argument = ResolveDelivery(
-            source=delivery.source.value,
-            row=delivery.id,
-            times_received=delivery.times_received,
-            repository=found.repository,
-            names=tuple(found.names),
-            sha=found.sha,
-            branch=found.branch,
-            hint=found.hint,
+        unknown = tuple(
+            UnknownRow(row=delivery.id, times_received=delivery.times_received, branch=found.branch, hint=found.hint)
+            for delivery, found in rows
         )
+        found = rows[0][1]
         with _outages():
             await self._client.start_workflow(
                 "ResolveWorkflow",
-                argument,
-                id=workflow_id,
+                UnknownCommit(repository=found.repository, names=tuple(found.names), sha=found.sha),
+                id=found.workflow_id,
                 task_queue=SHARED_QUEUE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                static_summary=f"Whose is {found.sha[:10] or found.branch} of {found.repository}?"[:200],
+                start_signal="rows",
+                start_signal_args=[unknown],
+                static_summary=f"Whose is {found.sha[:10]} of {found.repository}?"[:200],
                 rpc_timeout=RPC_TIMEOUT,
             )
-        return workflow_id
+
+    async def reconcile_now(self, project: str) -> None:
+        """Run a reconcile pass of a project at once, after the one that runs, if one does.
+
+        Raises:
+            TemporalDownError: Temporal can not be asked now.
+            RPCError: the project has no Schedule yet.
+        """
+        with _outages():
+            schedule = self._client.get_schedule_handle(reconcile_workflow_id(project))
+            await schedule.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE, rpc_timeout=RPC_TIMEOUT)
 
     async def _send(self, task: str, wake: Wake) -> None:
         workflow_id = task_workflow_id(task)

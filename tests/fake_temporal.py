@@ -8,6 +8,7 @@ from temporalio.api.common.v1 import GrpcStatus
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from workflows.contracts.resolving import UnknownCommit
 from workflows.hints import Hint
 
 
@@ -24,8 +25,10 @@ class FakeTemporal:
     signals: list[tuple[str, Hint]] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
     resolving: list[tuple[str, Any]] = field(default_factory=list)
-    """Started without a signal: rows handed to the resolving workflow."""
+    """Rows handed to the resolving workflow: an unknown commit with all rows of one signal."""
     error: Callable[[str], Exception | None] = lambda _: None
+    reconciled: list[tuple[str, object]] = field(default_factory=list)
+    """Schedules triggered, with the overlap policy asked for."""
     before: Callable[[], Awaitable[None]] | None = None
     """Awaited in each call: a test's way into the moment between claim and settling."""
 
@@ -35,11 +38,12 @@ class FakeTemporal:
         return cast("Client", self)
 
     async def start_workflow(self, workflow: str, arg: object, **options: Any) -> None:
-        """Signal with start, or (resolving) a plain start."""
+        """Signal with start."""
         workflow_id: str = options["id"]
         await self._enter(workflow_id)
-        if "start_signal" not in options:
-            self.resolving.append((workflow_id, arg))
+        if options["start_signal"] == "rows":
+            assert isinstance(arg, UnknownCommit)
+            self.resolving.append((workflow_id, arg.model_copy(update={"rows": options["start_signal_args"][0]})))
             return
         if workflow_id not in self.running:
             self.starts.append({"workflow": workflow, "arg": arg, **options})
@@ -50,6 +54,10 @@ class FakeTemporal:
     def get_workflow_handle(self, workflow_id: str) -> "FakeHandle":
         """A handle that may lead nowhere, as the real one."""
         return FakeHandle(self, workflow_id)
+
+    def get_schedule_handle(self, schedule_id: str) -> "FakeSchedule":
+        """A handle of a Schedule, whether or not it is there."""
+        return FakeSchedule(self, schedule_id)
 
     async def _enter(self, workflow_id: str) -> None:
         if self.before is not None:
@@ -73,3 +81,16 @@ class FakeHandle:
         if self.workflow_id not in self.temporal.running:
             raise rpc_error(RPCStatusCode.NOT_FOUND, "workflow not found")
         self.temporal.signals.append((self.workflow_id, hint))
+
+
+@dataclass
+class FakeSchedule:
+    """One Schedule."""
+
+    temporal: FakeTemporal
+    schedule_id: str
+
+    async def trigger(self, *, overlap: object, **_: Any) -> None:
+        """Run it now."""
+        await self.temporal._enter(self.schedule_id)
+        self.temporal.reconciled.append((self.schedule_id, overlap))

@@ -482,15 +482,20 @@ class FakeWorld:
     # -- resolving -------------------------------------------------------------------------------------------
 
     @activity.defn
-    async def resolve_delivery(self, arg: resolving.ResolveDelivery) -> resolving.Resolution:
+    async def resolve_rows(self, arg: resolving.UnknownCommit) -> resolving.Resolutions:
         """Nobody is concerned unless the script says so."""
-        nobody = resolving.Resolution(end=resolving.RowEnd.IGNORED, reason="nobody's")
-        return await self._answer("resolve_delivery", arg, lambda: nobody)
+        nobodys = [
+            resolving.Resolution(
+                row=row.row, times_received=row.times_received, end=resolving.RowEnd.IGNORED, reason="nobody's"
+            )
+            for row in arg.rows
+        ]
+        return await self._answer("resolve_rows", arg, lambda: resolving.Resolutions(rows=tuple(nobodys)))
 
     @activity.defn
-    async def settle_row(self, arg: resolving.SettleRow) -> Done:
+    async def settle_rows(self, arg: resolving.Resolutions) -> Done:
         """Nothing is kept."""
-        return await self._answer("settle_row", arg, Done)
+        return await self._answer("settle_rows", arg, Done)
 
     # -- how all of them answer ------------------------------------------------------------------------------
 

@@ -72,10 +72,9 @@ def environment_workflow_id(owner: str, repo: str, environment: str) -> str:
     return f"env/{owner}/{repo}/{environment}"
 
 
-def resolve_workflow_id(source: str, row: int, times_received: int) -> str:
-    """`resolve/gitea/7` finds out whom row 7 of the inbox concerns; `resolve/gitea/7/2` when it came again."""
-    again = f"/{times_received}" if times_received > 1 else ""
-    return f"resolve/{source}/{row}{again}"
+def resolve_workflow_id(owner: str, repo: str, sha: str) -> str:
+    """Finds out whom a commit concerns that no task is known by, for all deliveries that speak of it."""
+    return f"resolve/{owner}/{repo}/{sha}"
 
 
 def reconcile_workflow_id(project: str) -> str:

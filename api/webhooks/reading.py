@@ -1,6 +1,5 @@
 """What both senders' webhooks share: the signature over raw bytes, and strict reading of what was signed."""
 
-import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ def signature_matches(body: bytes, signature: str, secrets: Sequence[bytes]) -> 
     claimed = signature.encode("utf-8", "surrogateescape")
     matched = False
     for secret in secrets:
-        expected = hmac.new(secret, body, hashlib.sha256).hexdigest().encode()
+        expected = hmac.digest(secret, body, "sha256").hex().encode()
         matched |= hmac.compare_digest(expected, claimed) and bool(secret)
     return matched
 

@@ -6,7 +6,7 @@ Faults live in memory only: a restarted sandbox is a healthy one.
 import asyncio
 import random
 import re
-from typing import Literal
+from typing import Literal, NoReturn
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,6 +40,10 @@ class RouteFault(BaseModel):
     effect: Literal["before", "after"] = "before"
     delay_seconds: float = Field(default=0, ge=0)
     status: int | None = Field(default=None, description="null: the connection is cut without an answer.")
+    half_body: bool = Field(
+        default=False,
+        description="The answer (without a status: the real one) stops in the middle of its announced length.",
+    )
     headers: dict[str, str] = Field(default_factory=dict)
     body: str = Field(default="{}", description="Sent as JSON unless headers say otherwise.")
 
@@ -106,12 +110,31 @@ class Faults:
         fault = None if request.path.startswith(CONTROL) else self.take(request)
         if fault is None:
             return await handler(request)
-        if fault.effect == "after":
-            await handler(request)
+        real = await handler(request) if fault.effect == "after" else None
         await asyncio.sleep(fault.delay_seconds)
+        if fault.half_body and isinstance(real, web.Response) and fault.status is None:
+            return await _half(request, real)
         if fault.status is None:
-            if request.transport:
-                request.transport.abort()
-            raise web.HTTPServiceUnavailable
+            _cut(request)
         headers = {"Content-Type": "application/json", **fault.headers}
-        return web.Response(status=fault.status, headers=headers, text=fault.body)
+        answer = web.Response(status=fault.status, headers=headers, text=fault.body)
+        return await _half(request, answer) if fault.half_body else answer
+
+
+def _cut(request: web.Request) -> NoReturn:
+    if request.transport:
+        request.transport.abort()
+    raise web.HTTPServiceUnavailable
+
+
+async def _half(request: web.Request, whole: web.Response) -> web.StreamResponse:
+    """Announce the whole body, send half of it, close. An answer without a body is not sent at all."""
+    body = whole.body if isinstance(whole.body, bytes) else b""
+    if not body:
+        _cut(request)
+    half = web.StreamResponse(status=whole.status, headers=whole.headers)
+    half.content_length = len(body)
+    half.force_close()
+    await half.prepare(request)
+    await half.write(body[: len(body) // 2])
+    return half

@@ -157,3 +157,25 @@ async def test_the_stages_own_timers_heal_lost_ci_webhooks(unreconciled: Orch) -
     woken = await sources(unreconciled, key)
     assert Source.GITEA not in woken.values(), woken
     assert Source.TIMER in woken.values(), woken
+
+
+async def test_forgejo_carries_a_task_without_status_webhooks(unreconciled: Orch) -> None:
+    """Where the server is Forgejo, a task ends as done, and the stages' own timers see what CI said."""
+    await shorten_graces(unreconciled)
+    unreconciled.play()
+    await unreconciled.request("PUT", "gitea", "/_sandbox/flavour", {"name": "forgejo"})
+    try:
+        before = await deliveries(unreconciled)
+        key = await unreconciled.carry_through("Forgejo has no status webhook")
+    finally:
+        await unreconciled.request("PUT", "gitea", "/_sandbox/flavour", {"name": "gitea"})
+    await Auditor(unreconciled).check(key)
+    fresh = [one for name, one in (await deliveries(unreconciled)).items() if name not in before]
+    events = {one["event"] for one in fresh}
+    assert "action_run_success" in events, events
+    assert not events & {"status", "workflow_run", "workflow_job"}, events
+    rows = await unreconciled.rows("SELECT headers FROM webhook_deliveries WHERE event LIKE 'action_run%'")
+    assert all("x-forgejo-event-type" in row["headers"] for row in rows), rows
+    ci = [source for line, source in (await sources(unreconciled, key)).items() if "CI is green" in line]
+    assert ci, await unreconciled.report(key)
+    assert Source.TIMER in ci, ci

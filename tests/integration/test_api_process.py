@@ -63,13 +63,16 @@ async def test_the_api_works_without_temporal_and_stops_when_asked(
         async with http.get(f"{address}/readyz") as answer:
             found = await answer.json()
             assert (answer.status, found["status"]) == (200, "degraded")
-            assert "Connection refused" in found["dependencies"]["temporal"]["cause"]
+            assert found["dependencies"]["temporal"] == {"ok": False, "cause": "can not be reached"}
         await becomes(pool, "SELECT status = 'new' AND reason LIKE 'Temporal is down%' FROM webhook_deliveries")
         process.send_signal(signal.SIGTERM)
         _, log = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0
     assert [json.loads(line)["event"] for line in log.splitlines()][-1] == "stopped"
     assert SECRET.encode() not in log
+    details = [entry["detail"] for entry in map(json.loads, log.splitlines()) if entry.get("dependency") == "temporal"]
+    assert len(details) == 1
+    assert "Connection refused" in details[0]
 
 
 @pytest.mark.parametrize("down", ["at the start", "later"])

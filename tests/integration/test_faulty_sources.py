@@ -52,6 +52,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     "cut after": {"status": None, "effect": "after"},
     "html before": HTML,
     "html after": {**HTML, "effect": "after"},
+    "half body before": {"status": 200, "body": '{"id": "7"}', "half_body": True},
+    "half body after": {"half_body": True, "effect": "after"},
     "half json after": {"status": 201, "body": '{"id": "', "effect": "after"},
     "timeout before": {"status": 504, "delay_seconds": 2 * TIMEOUT},
     "timeout after": {"status": 504, "delay_seconds": 2 * TIMEOUT, "effect": "after"},

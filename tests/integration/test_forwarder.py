@@ -46,7 +46,8 @@ CONFIG = OrchConfig(
 def make_forwarder(pool: asyncpg.Pool, client: Client, **options: Any) -> Forwarder:
     """A forwarder as the composition root builds it."""
     breaker = options.pop("breaker", None) or Breaker(pool)
-    return Forwarder(Inbox(pool), Naming(pool, CONFIG), Tasks(client), breaker, **options)
+    inbox = options.pop("inbox", None) or Inbox(pool)
+    return Forwarder(inbox, Naming(pool, CONFIG), Tasks(client), breaker, **options)
 
 
 @pytest.fixture
@@ -537,7 +538,7 @@ async def test_the_loop_is_woken_by_a_delivery_and_stops_when_asked(
 ) -> None:
     """A delivery is forwarded long before the next poll, and the loop ends without waiting for it either."""
     stop = asyncio.Event()
-    loop = asyncio.create_task(make_forwarder(pool, temporal.client, poll=timedelta(hours=1)).run(stop))
+    loop = asyncio.create_task(make_forwarder(pool, temporal.client, inbox=inbox, poll=timedelta(hours=1)).run(stop))
     for number in range(1, 4):
         await store(inbox, IN_PROGRESS, sequence_id=number)
         await settled(pool, number)

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from api.inbox import Delivery, Inbox, Receipt, Settlement, Source, Status
+from api.webhook_admin import replay
 
 LEASE = timedelta(minutes=1)
 
@@ -145,15 +146,26 @@ async def test_oldest_due_rows_go_first(inbox: Inbox) -> None:
     assert [row.id for row in await inbox.claim(2, LEASE)] == [receipt.id for receipt in receipts[:2]]
 
 
-async def test_a_delivery_rings(inbox: Inbox) -> None:
-    """A listener is woken by each stored delivery, also by a redelivery."""
+async def test_a_delivery_wakes_at_once(inbox: Inbox) -> None:
+    """Whoever waits for arrivals is woken by each stored delivery, also by a redelivery."""
     wake = asyncio.Event()
-    listener = asyncio.create_task(inbox.ring(wake))
-    await asyncio.wait_for(wake.wait(), 5)
+    inbox.wake_on_arrival(wake)
     for _ in range(2):
         wake.clear()
         await receive(inbox)
-        await asyncio.wait_for(wake.wait(), 5)
+        assert wake.is_set()
+
+
+async def test_a_replay_rings(inbox: Inbox, pool: asyncpg.Pool) -> None:
+    """A listener is woken when another process says that rows are due again."""
+    wake = asyncio.Event()
+    listener = asyncio.create_task(inbox.ring(wake))
+    await asyncio.wait_for(wake.wait(), 5)
+    wake.clear()
+    await receive(inbox)
+    async with pool.acquire() as connection:
+        await replay(connection, [1], actor="anna", reason="again")
+    await asyncio.wait_for(wake.wait(), 5)
     listener.cancel()
     await asyncio.gather(listener, return_exceptions=True)
 

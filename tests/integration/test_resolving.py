@@ -25,7 +25,7 @@ from deploy.temporal_server import find_binary
 from tests.contract.rest_replay import Answer, Server, client, serve
 from tests.fake_temporal import FakeTemporal, rpc_error
 from tests.integration.conftest import Postgres
-from tests.integration.test_forwarder import make_due, make_forwarder, open_task, push, rows, store
+from tests.integration.test_forwarder import HEAD, make_due, make_forwarder, open_task, push, rows, store
 from tests.recorded import recorded
 from tests.tiny_task import TinyTask
 from workflows.hints import Hint, Source, Topic
@@ -62,14 +62,15 @@ class World:
     gitea: Server
     pool: asyncpg.Pool
     inbox: Inbox
+    worker: Worker
 
     async def forward(self) -> None:
         """The forwarder takes what there is."""
         await make_forwarder(self.pool, self.temporal).forward_batch()
 
-    async def resolved(self, row: int = 1) -> list[tuple[str, str, str | None]]:
+    async def resolved(self, sha: str = UNKNOWN) -> list[tuple[str, str, str | None]]:
         """Wait until resolving has ended; how the rows stand."""
-        await self.temporal.get_workflow_handle(f"resolve/gitea/{row}").result()
+        await self.temporal.get_workflow_handle(f"resolve/acme/Payments/{sha}").result()
         return await rows(self.pool)
 
     @asynccontextmanager
@@ -101,23 +102,30 @@ async def temporal() -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def world(temporal: Client, postgres: Postgres, pool: asyncpg.Pool, inbox: Inbox) -> AsyncIterator[World]:
-    """A worker that resolves; Gitea has no open pull request yet."""
+async def resting(temporal: Client, postgres: Postgres, pool: asyncpg.Pool, inbox: Inbox) -> AsyncIterator[World]:
+    """Nobody works yet; Gitea has no open pull request."""
     activities_pool = await open_pool(postgres.url, size=2)
     async with serve() as server, client(server, "gitea", {"Authorization": "token t"}) as http:
         server.on("GET", PULLS, Answer(200, []))
         forge = FakeForge(GiteaClient(http, "acme", "Payments"))
         resolving = Resolving(temporal, cast("Forge", forge), Store(activities_pool))
-        async with Worker(
+        worker = Worker(
             temporal,
             task_queue=SHARED_QUEUE,
             workflows=[TinyTask, ResolveWorkflow],
-            activities=[resolving.resolve_delivery, resolving.settle_row],
+            activities=[resolving.resolve_rows, resolving.settle_rows],
             interceptors=[WorkerInterceptor()],
             graceful_shutdown_timeout=timedelta(seconds=1),
-        ):
-            yield World(temporal, server, pool, inbox)
+        )
+        yield World(temporal, server, pool, inbox, worker)
     await activities_pool.close()
+
+
+@pytest.fixture
+async def world(resting: World) -> AsyncIterator[World]:
+    """A worker that resolves."""
+    async with resting.worker:
+        yield resting
 
 
 async def test_a_commit_is_found_among_the_heads_of_open_pull_requests(world: World) -> None:
@@ -142,7 +150,9 @@ async def test_a_push_of_a_renamed_branch_is_found_by_the_commit_we_pushed(world
     async with world.running("PAY-1"):
         await store(world.inbox, PUSH, ref=f"refs/heads/{SCRATCH}")
         await world.forward()
-        assert await world.resolved() == [("forwarded", "resolved: the head of pull request 7", "PAY-1")]
+        assert await world.resolved(str(recorded(PUSH)["body"]["after"])) == [
+            ("forwarded", "resolved: the head of pull request 7", "PAY-1")
+        ]
 
 
 async def test_else_the_only_task_in_development_is_woken(world: World) -> None:
@@ -207,13 +217,65 @@ async def test_a_failing_gitea_is_asked_again(world: World) -> None:
 
 
 async def test_a_repeated_delivery_is_resolved_again(world: World) -> None:
-    """The same bytes again are handed over under an id of their own."""
+    """The same bytes again are looked at again, also while the first look goes on."""
     await open_task(world.pool)
     for _ in range(2):
         await store(world.inbox, STATUS, sha=UNKNOWN)
         await world.forward()
-    await world.temporal.get_workflow_handle("resolve/gitea/1/2").result()
     assert [row[0] for row in await world.resolved()] == ["ignored"]
+    await store(world.inbox, STATUS, sha=UNKNOWN)
+    await world.forward()
+    assert (await rows(world.pool))[0][1].startswith("handed to resolve/acme/Payments/cccc")
+    assert [row[0] for row in await world.resolved()] == ["ignored"]
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+async def test_many_deliveries_about_one_unknown_commit_are_one_look(resting: World, one_by_one: bool) -> None:
+    """Fifty rows about one commit, in one batch or many, cost one list of pull requests, and all are settled."""
+    world = resting
+    await open_task(world.pool)
+    world.open_pull(UNKNOWN, "task/PAY-1-retry")
+    async with world.running("PAY-1") as task:
+        for number in range(50):
+            await store(world.inbox, STATUS, sha=UNKNOWN, context=f"check {number}")
+            if one_by_one:
+                await world.forward()
+        await world.forward()
+        async with world.worker:
+            expected = ("forwarded", "resolved: the head of pull request 7", "PAY-1")
+            assert await world.resolved() == [expected] * 50
+            await task.signal("hint", Hint(topic=Topic.ITEM, source=Source.TIMER))
+            assert (await task.result())["topics"] == ["ci", "item"]
+    assert [request.path for request in world.gitea.requests] == [PULLS]
+
+
+async def test_one_signal_hands_over_all_rows_of_a_commit(inbox: Inbox, pool: asyncpg.Pool) -> None:
+    """A batch sends one signal for each unknown commit, with all of its rows."""
+    temporal = FakeTemporal()
+    await open_task(pool)
+    for sha in (UNKNOWN, "d" * 40, UNKNOWN):
+        await store(inbox, STATUS, sha=sha, context=f"check {await pool.fetchval('SELECT random()')}")
+    await make_forwarder(pool, temporal.client).forward_batch()
+    assert [(asked.sha[0], [row.row for row in asked.rows]) for _, asked in temporal.resolving] == [
+        ("c", [1, 3]),
+        ("d", [2]),
+    ]
+
+
+async def test_rows_of_one_commit_end_each_by_what_it_names(world: World) -> None:
+    """Rows of one commit share a look, but a branch that only one of them names finds a task for that one only."""
+    await open_task(world.pool)
+    await open_task(world.pool, "PAY-2", "task/PAY-2")
+    world.open_pull("e" * 40, SCRATCH)
+    await push(world.pool, "PAY-1", "e" * 40)
+    async with world.running("PAY-1"):
+        await store(world.inbox, STATUS, sha=UNKNOWN)
+        await store(world.inbox, PUSH, ref=f"refs/heads/{SCRATCH}", after=UNKNOWN)
+        await world.forward()
+        (status, _, nobody), pushed = await world.resolved()
+    assert (status, nobody) == ("ignored", None)
+    assert pushed == ("forwarded", "resolved: the head of pull request 7", "PAY-1")
+    assert len(world.gitea.requests) == 1
 
 
 @pytest.mark.parametrize("pushed", [True, False])
@@ -239,7 +301,7 @@ async def test_the_end_of_resolving_stands_whoever_writes_first(
     (row,) = await inbox.claim(1, timedelta(minutes=1))
     activities_pool = await open_pool(postgres.url, size=1)
     deliveries = Store(activities_pool).deliveries
-    noted = Settlement(delivery=row, status=Status.FORWARDED, reason="handed to resolve/gitea/1")
+    noted = Settlement(delivery=row, status=Status.FORWARDED, reason="handed to resolve/acme/Payments/x")
     if not resolved_first:
         await inbox.settle(noted)
     await deliveries.settle(row.id, row.times_received, "ignored", "nobody's", "")
@@ -265,6 +327,7 @@ async def test_while_temporal_is_down_a_row_waits_to_be_handed_over(inbox: Inbox
     temporal.error = lambda _: None
     await make_due(pool)
     await forwarder.forward_batch()
-    assert await rows(pool) == [("forwarded", "handed to resolve/gitea/1", None)]
+    assert await rows(pool) == [("forwarded", f"handed to resolve/acme/Payments/{HEAD}", None)]
     ((workflow_id, asked),) = temporal.resolving
-    assert (workflow_id, asked.row, asked.sha[:10], asked.hint.topic) == ("resolve/gitea/1", 1, "9ab6cc1b9a", Topic.CI)
+    assert (workflow_id, asked.sha) == (f"resolve/acme/Payments/{HEAD}", HEAD)
+    assert [(row.row, row.hint.topic) for row in asked.rows] == [(1, Topic.CI)]

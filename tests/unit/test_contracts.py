@@ -97,7 +97,7 @@ QUEUES = {
     names.SHARED_QUEUE: {
         "read_policy", "evaluate_gate", "ensure_pull_request", "post_review", "claim_host", "request_lease",
         "release_lease", "open_lease", "close_lease", "inspect_holder", "set_freeze", "lift_freeze",
-        "record_progress", "record_act", "read_acts", "resolve_delivery", "settle_row",
+        "record_progress", "record_act", "read_acts", "resolve_rows", "settle_rows",
     },
     names.PLANE_QUEUE: {
         "begin_generation", "ask_decision", "settle_decision", "show_status", "post_comment", "move_item",

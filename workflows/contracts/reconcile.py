@@ -22,6 +22,8 @@ class Pass(Frozen):
     """Tasks that were started, if a person really moved their item."""
     calls: int = 0
     """Plane calls it took."""
+    gaps: int = 0
+    """Times of refused deliveries that the pass went back before."""
     skipped: str = ""
     """Why nothing was looked at, for instance because reconcile is switched off."""
 

@@ -1,4 +1,4 @@
-"""Finding out whom a delivery concerns that own tables cannot name."""
+"""Finding out whom deliveries concern that own tables cannot name."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -12,19 +12,24 @@ RESOLVE_PATIENCE = timedelta(hours=1)
 """How long Gitea may be asked for one hint; after that the reconcile pass is the better answer."""
 
 
-class ResolveDelivery(Frozen):
-    """A row of the inbox, and the commit or branch it is about."""
+class UnknownRow(Frozen):
+    """A row of the inbox, and the branch that it names beside the commit."""
 
-    source: str
     row: int
     times_received: int
     """Which receipt of the row this is: a row that came again is somebody else's to settle."""
+    branch: str
+    hint: Hint
+
+
+class UnknownCommit(Frozen):
+    """A commit of a repository that no open task is known by, and the rows that speak of it."""
+
     repository: Repository
     names: tuple[str, ...]
     """The repository as own tables may write it."""
     sha: str
-    branch: str
-    hint: Hint
+    rows: tuple[UnknownRow, ...] = ()
 
 
 class RowEnd(StrEnum):
@@ -38,26 +43,29 @@ class RowEnd(StrEnum):
 class Resolution(Frozen):
     """Who was woken, and how we know; nobody is an answer too."""
 
+    row: int
+    times_received: int
     end: RowEnd
     tasks: tuple[str, ...] = ()
     reason: str
 
 
-class SettleRow(Frozen):
-    """Write into the inbox what became of a row."""
+class Resolutions(Frozen):
+    """What became of each row of one look."""
 
-    row: int
-    times_received: int
-    resolution: Resolution
+    rows: tuple[Resolution, ...]
 
 
 @activity.defn
-async def resolve_delivery(arg: ResolveDelivery) -> Resolution:
-    """Compare with the heads of the open pull requests, else take the only task in development; wake it."""
+async def resolve_rows(arg: UnknownCommit) -> Resolutions:
+    """Compare with the heads of the open pull requests, listed once; else take the only task in development.
+
+    Each task that is found is woken once for each topic.
+    """
     raise NotImplementedError
 
 
 @activity.defn
-async def settle_row(arg: SettleRow) -> Done:
-    """Settle the row unless it came again meanwhile."""
+async def settle_rows(arg: Resolutions) -> Done:
+    """Settle every row that did not come again meanwhile."""
     raise NotImplementedError

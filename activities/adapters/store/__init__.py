@@ -5,6 +5,7 @@ from activities.adapters.store.deliveries import Deliveries
 from activities.adapters.store.effects import Effect, Effects
 from activities.adapters.store.fences import Fences, StaleAttempt
 from activities.adapters.store.freezes import FreezeRow, Freezes
+from activities.adapters.store.gaps import Gap, Gaps
 from activities.adapters.store.landings import DeploymentRow, LandingRow, Landings, LeaseRow
 from activities.adapters.store.outbox import Outbox, OutboxRow
 from activities.adapters.store.pool import DATABASE_AWAY, Pool, open_pool, outlast
@@ -22,6 +23,8 @@ __all__ = [
     "Fences",
     "FreezeRow",
     "Freezes",
+    "Gap",
+    "Gaps",
     "GenerationRow",
     "LandingRow",
     "Landings",
@@ -46,6 +49,7 @@ class Store:
         self.tasks = Tasks(pool)
         self.effects = Effects(pool)
         self.deliveries = Deliveries(pool)
+        self.gaps = Gaps(pool)
         self.fences = Fences(pool)
         self.landings = Landings(pool)
         self.freezes = Freezes(pool)

@@ -31,6 +31,7 @@ STATEMENTS = (
     "ALTER TABLE operator_acts ADD COLUMN generation integer, ADD COLUMN settled_at timestamptz",
     "UPDATE operator_acts SET outcome = 'taken' WHERE outcome = '' AND act NOT IN ('approve', 'reject')",
     "CREATE INDEX operator_acts_open ON operator_acts (task, generation) WHERE outcome = ''",
+    "ALTER TABLE intake_gaps ADD COLUMN asked_at timestamptz, ADD COLUMN covered text[] NOT NULL DEFAULT '{}'",
 )
 
 

@@ -4,7 +4,7 @@ import base64
 
 from aiohttp import web
 
-from deploy.sandbox.gitea import protection
+from deploy.sandbox.gitea import protection, shapes_of_actions
 from deploy.sandbox.gitea.access import USER, Access, cut
 from deploy.sandbox.gitea.ci import Ci
 from deploy.sandbox.gitea.records import Repository, Run
@@ -169,19 +169,7 @@ class CommitsApi(Access):
     async def jobs(self, request: web.Request) -> web.Response:
         """The one job of a run."""
         repository, run = self._found(request, "run")
-        place = f"/actions/runs/{run.number}"
-        conclusion = {"conclusion": run.conclusion} if run.conclusion else {}
-        job = {
-            "id": run.job_number, "url": self.shapes.api(repository.id, f"/actions/jobs/{run.job_number}"),
-            "html_url": self.shapes.url(repository.id, f"{place}/jobs/{run.job_number}"),
-            "run_id": run.number,
-            "run_url": self.shapes.api(repository.id, place), "name": "test", "labels": ["sandbox"],
-            "run_attempt": run.attempt, "head_sha": run.sha, "head_branch": run.branch, "status": run.status,
-            **conclusion, "runner_id": 1, "runner_name": "sandbox", "steps": [],
-            "created_at": stamp(run.created_at), "started_at": stamp(run.started_at or 0),
-            "completed_at": stamp(run.completed_at or 0),
-        }  # fmt: skip
-        return web.json_response({"jobs": [job], "total_count": 1})
+        return web.json_response({"jobs": [shapes_of_actions.job(self.shapes, run, repository)], "total_count": 1})
 
     async def rerun(self, request: web.Request) -> web.Response:
         """Run a completed run again."""
@@ -204,9 +192,10 @@ class CommitsApi(Access):
         return content, commit.sha
 
     async def _run(self, repository: Repository, run: Run) -> Json:
-        commit = await self.service.commit(repository, run.sha)
-        pulls = [pull for pull in self.service.open_pulls(repository) if pull.head_sha == run.sha]
-        return self.shapes.run(run, repository, commit.message.split("\n", 1)[0], pulls)
+        title, pulls = await self.service.about_run(repository, run)
+        if self.tables.forgejo:
+            return shapes_of_actions.forgejo_run(self.shapes, run, title)
+        return shapes_of_actions.run(self.shapes, run, repository, title, pulls)
 
     def _found(self, request: web.Request, what: str) -> tuple[Repository, Run]:
         repository, number = self.repository(request), int(request.match_info[what])

@@ -125,6 +125,8 @@ class Ci:
             repository, run.sha, state, context=repository.ci_context, description=description,
             target_url=page, by=ACTIONS_USER.id,
         )  # fmt: skip
+        action = "requested" if run.status == "queued" else run.status
+        await self._service.tell_run(repository, run, action)
 
     async def _execute(self, run: Run) -> bool:
         repository = self._repository(run)

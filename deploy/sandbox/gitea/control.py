@@ -9,7 +9,7 @@ from deploy.sandbox.gitea.api_pulls import create_review
 from deploy.sandbox.gitea.ci import Ci
 from deploy.sandbox.gitea.git import ZERO, Person
 from deploy.sandbox.gitea.merge import MergeForm, merge
-from deploy.sandbox.gitea.records import Pull, Repository, Run, User
+from deploy.sandbox.gitea.records import Flavour, Pull, Repository, Run, User
 from deploy.sandbox.gitea.seed import GiteaSeed, Seeder, Strict
 from deploy.sandbox.gitea.service import HEADS, GiteaService
 from deploy.sandbox.web import CONTROL, RefusalError, control_body
@@ -54,6 +54,12 @@ class UiBranch(UiActor):
     branch: str
 
 
+class FlavourChoice(Strict):
+    """Which server the Gitea of the sandbox is taken for."""
+
+    name: Literal["gitea", "forgejo"]
+
+
 class CiTarget(Strict):
     """The newest run of a commit."""
 
@@ -81,6 +87,7 @@ class GiteaControl:
         app.router.add_post(f"{pull}/merge", self.merge)
         app.router.add_post(f"{CONTROL}/ci/rerun", self.rerun)
         app.router.add_post(f"{CONTROL}/ci/cancel", self.cancel)
+        app.router.add_put(f"{CONTROL}/flavour", self.flavour)
 
     async def seed(self, request: web.Request) -> web.Response:
         """Bring the server to what is asked; answer where the repositories are."""
@@ -156,6 +163,12 @@ class GiteaControl:
         run = await self._run(request)
         self._ci.cancel(run)
         return web.json_response({"run": run.number})
+
+    async def flavour(self, request: web.Request) -> web.Response:
+        """Behave as Gitea or as Forgejo from now on, also after a restart."""
+        choice = await control_body(request, FlavourChoice)
+        self._tables.flavours.put(Flavour(id=Flavour.ONLY, name=choice.name))
+        return web.json_response({"name": choice.name})
 
     async def _set_state(self, request: web.Request, state: str) -> web.Response:
         repository, pull = self._pull(request)

@@ -1,6 +1,6 @@
 """What the Gitea server stores beside the bare repositories. Times are seconds since the epoch."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -170,6 +170,13 @@ class KnownRefs(Record):
     refs: dict[str, str]
 
 
+class Flavour(Record):
+    """Which of the two servers this one is taken for."""
+
+    ONLY: ClassVar[str] = "flavour"
+    name: Literal["gitea", "forgejo"] = "gitea"
+
+
 class Tables:
     """Every table of the Gitea server."""
 
@@ -184,3 +191,10 @@ class Tables:
         self.protections = Table(store, "gitea.protection", Protection, parent=lambda row: row.repository)
         self.refs = Table(store, "gitea.refs", KnownRefs)
         self.runs = Table(store, "gitea.run", Run, parent=lambda row: row.repository)
+        self.flavours = Table(store, "gitea.flavour", Flavour)
+
+    @property
+    def forgejo(self) -> bool:
+        """Whether the server behaves as Forgejo (contracts of Gitea, 4)."""
+        flavour = self.flavours.get(Flavour.ONLY)
+        return flavour is not None and flavour.name == "forgejo"

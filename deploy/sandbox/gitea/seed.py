@@ -12,7 +12,7 @@ from deploy.sandbox.gitea.git import GitError, Person
 from deploy.sandbox.gitea.git_http import PRE_RECEIVE
 from deploy.sandbox.gitea.records import Hook, Level, Protection, Repository, User
 from deploy.sandbox.gitea.service import HEADS, GiteaService
-from deploy.sandbox.gitea.webhooks import FLAGS
+from deploy.sandbox.gitea.webhooks import FLAGS, FORGEJO_FLAGS
 from deploy.sandbox.web import RefusalError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become folders
@@ -61,7 +61,7 @@ class SeedHook(Strict):
     repository: str
     url: str
     secret: str
-    events: list[str] = Field(default_factory=lambda: list(FLAGS))
+    events: list[str] = Field(default_factory=lambda: [*FLAGS, *FORGEJO_FLAGS])
 
 
 class GiteaSeed(Strict):

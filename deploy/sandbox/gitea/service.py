@@ -10,13 +10,14 @@ from pathlib import Path
 from deploy.sandbox.config import SandboxConfig
 from deploy.sandbox.gitea import protection
 from deploy.sandbox.gitea.git import ZERO, Commit, GitRepository
-from deploy.sandbox.gitea.records import KnownRefs, Pull, Repository, Status, Tables, User
+from deploy.sandbox.gitea.records import KnownRefs, Pull, Repository, Run, Status, Tables, User
 from deploy.sandbox.gitea.shapes import PullView, Shapes
 from deploy.sandbox.gitea.webhooks import Emitter
 from deploy.sandbox.store import Store
 from deploy.sandbox.web import RefusalError
 
 HEADS = "refs/heads/"
+TAGS = "refs/tags/"
 PUSH_COMMITS = 200  # enough for total_commits of anything a person or an agent pushes
 
 CommitListener = Callable[[Repository, str, str, str], None]
@@ -77,18 +78,22 @@ class GiteaService:
                 await self._tell(repository, known.refs, await self.git(repository).refs(), repository.owner)
 
     async def _tell(self, repository: Repository, before: dict[str, str], after: dict[str, str], by: str) -> None:
-        moved = [ref for ref in {**before, **after} if ref.startswith(HEADS) and before.get(ref) != after.get(ref)]
+        changed = [ref for ref in {**before, **after} if before.get(ref) != after.get(ref)]
+        for ref in changed:
+            if ref.startswith(TAGS):
+                await self._tell_tag(repository, ref, before.get(ref, ZERO), after.get(ref, ZERO), by)
+        moved = [ref for ref in changed if ref.startswith(HEADS)]
         for ref in moved:
             repository.updated_at = time.time()
             self.tables.repositories.put(repository)
             old, new = before.get(ref, ZERO), after.get(ref, ZERO)
             branch = ref.removeprefix(HEADS)
             if new == ZERO:
-                self.emitter.deleted(repository, branch, by)
+                self.emitter.deleted(repository, "branch", branch, by)
                 await self._close_orphans(repository, branch, by)
                 continue
             if old == ZERO:
-                self.emitter.created(repository, branch, new, by)
+                self.emitter.created(repository, "branch", branch, new, by)
             known = [sha for other, sha in before.items() if other.startswith(HEADS)] if old == ZERO else [old]
             commits = await self.git(repository).log(new, *(f"^{sha}" for sha in known), limit=PUSH_COMMITS)
             self.emitter.push(repository, ref, (old, new), commits, by)
@@ -97,6 +102,28 @@ class GiteaService:
             for listener in self.new_commit:
                 listener(repository, branch, new, by)
         self.tables.refs.put(KnownRefs(id=repository.id, refs=after))
+
+    async def _tell_tag(self, repository: Repository, ref: str, old: str, new: str, by: str) -> None:
+        """A deleted tag is a push and a delete, a new one a push and a create; a moved one is a push only."""
+        name = ref.removeprefix(TAGS)
+        # A tag of something that is no commit has no head commit to show.
+        sha = None if new == ZERO else await self.git(repository).resolve(ref)
+        head = await self.git(repository).commit(sha) if sha else None
+        self.emitter.tag_pushed(repository, ref, (old, new), head, by)
+        if new == ZERO:
+            self.emitter.deleted(repository, "tag", name, by)
+        elif old == ZERO:
+            self.emitter.created(repository, "tag", name, new, by)
+
+    async def about_run(self, repository: Repository, run: Run) -> tuple[str, list[Pull]]:
+        """A CI run's title, and the open pull requests of its commit."""
+        commit = await self.commit(repository, run.sha)
+        pulls = [pull for pull in self.open_pulls(repository) if pull.head_sha == run.sha]
+        return commit.message.split("\n", 1)[0], pulls
+
+    async def tell_run(self, repository: Repository, run: Run, action: str) -> None:
+        """Send that a CI run was requested, is in progress or completed."""
+        self.emitter.run(repository, run, action, *await self.about_run(repository, run))
 
     async def _follow_head(self, repository: Repository, branch: str, old: str, new: str, by: str) -> None:
         for pull in self.open_pulls(repository):

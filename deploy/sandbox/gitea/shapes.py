@@ -15,7 +15,6 @@ from deploy.sandbox.gitea.records import (
     Pull,
     Repository,
     Review,
-    Run,
     Status,
     Tables,
     User,
@@ -274,28 +273,6 @@ class Shapes:
             **row.settings,
             **times,
         }
-
-    def run(self, row: Run, repository: Repository, title: str, pulls: list[Pull]) -> Json:
-        """A CI run."""
-        place = f"/actions/runs/{row.number}"
-        small = {"id": repository.number, "url": self.api(row.repository), "name": repository.name}
-        conclusion = {"conclusion": row.conclusion} if row.conclusion else {}
-        return {
-            "id": row.number, "url": self.api(row.repository, place), "previous_attempt_url": None,
-            "html_url": self.url(row.repository, place), "display_title": title,
-            "path": f"ci.yml@refs/heads/{row.branch}", "event": "push", "run_attempt": row.attempt,
-            "run_number": row.index, "head_sha": row.sha, "head_branch": row.branch, "status": row.status,
-            "actor": self.person(row.actor), "trigger_actor": self.person(row.actor),
-            "repository": self.repository(repository), **conclusion,
-            "pull_requests": [
-                {"id": pull.number, "number": pull.index,
-                 "url": self.api(row.repository, f"/pulls/{pull.index}"),
-                 "head": {"ref": pull.head, "sha": pull.head_sha, "repo": small},
-                 "base": {"ref": pull.base, "sha": pull.merge_base, "repo": small}}
-                for pull in pulls
-            ],
-            "started_at": stamp(row.started_at or 0), "completed_at": stamp(row.completed_at or 0),
-        }  # fmt: skip
 
     def _by_email(self, email: str) -> User | None:
         return self._tables.users.find(lambda row: row.email == email and not row.is_org)

@@ -4,10 +4,12 @@ import hashlib
 import hmac
 import json
 from fnmatch import fnmatch
+from typing import Literal
 
 from deploy.sandbox.config import SandboxConfig
+from deploy.sandbox.gitea import shapes_of_actions
 from deploy.sandbox.gitea.git import ZERO, Commit
-from deploy.sandbox.gitea.records import Comment, Hook, Pull, Repository, Status, Tables
+from deploy.sandbox.gitea.records import Comment, Hook, Pull, Repository, Run, Status, Tables
 from deploy.sandbox.gitea.shapes import PullView, Shapes, stamp
 from deploy.sandbox.hooks import Delivery, Dispatcher
 from deploy.sandbox.store import Store
@@ -15,6 +17,7 @@ from deploy.sandbox.web import Json
 
 FEED_MAX_COMMITS = 5
 
+RefType = Literal["branch", "tag"]
 Subject = tuple[Pull, Repository, PullView]  # a pull request, where it lives, and what git says of it now
 
 # Event type -> the value of X-Gitea-Event, where it is another one (table in gitea.md section 1).
@@ -35,6 +38,7 @@ FLAG = {
 PULL_FLAGS = ("pull_request", "pull_request_sync", "pull_request_review_request", "pull_request_review",
               "pull_request_comment")  # fmt: skip
 FLAGS = ("push", "create", "delete", "status", "workflow_run", "workflow_job", "issue_comment", *PULL_FLAGS)
+FORGEJO_FLAGS = ("action_run_success", "action_run_failure")
 
 
 def subscribed(events: list[str]) -> list[str]:
@@ -44,7 +48,7 @@ def subscribed(events: list[str]) -> list[str]:
         wanted += PULL_FLAGS
     if "pull_request_only" in wanted:
         wanted.append("pull_request")
-    kept = list(dict.fromkeys(name for name in wanted if name in FLAGS))
+    kept = list(dict.fromkeys(name for name in wanted if name in {*FLAGS, *FORGEJO_FLAGS}))
     return kept or ["push"]
 
 
@@ -79,11 +83,12 @@ class GiteaVendor:
         event = EVENT_HEADER.get(delivery.event, delivery.event)
         headers = {"Content-Type": "application/json", "X-Hub-Signature": f"sha1={sha1}",
                    "X-Hub-Signature-256": f"sha256={sha256}"}  # fmt: skip
-        for family in ("Gitea", "Gogs", "GitHub"):
+        twins = ("Forgejo",) if self._tables.forgejo else ()
+        for family in ("Gitea", "Gogs", "GitHub", *twins):
             headers[f"X-{family}-Delivery"] = delivery_id
             headers[f"X-{family}-Event"] = event
             headers[f"X-{family}-Event-Type"] = delivery.event
-        for family in ("Gitea", "Gogs"):
+        for family in ("Gitea", "Gogs", *twins):
             headers[f"X-{family}-Signature"] = sha256
         for family in ("Gitea", "GitHub"):
             headers[f"X-{family}-Hook-Installation-Target-Type"] = "repository"
@@ -121,17 +126,62 @@ class Emitter:
             "repository": self._shapes.repository(repository, "admin"), "pusher": self._shapes.person(by),
             "sender": self._shapes.person(by),
         }  # fmt: skip
-        self._send(repository, "push", body, branch=ref.removeprefix("refs/heads/"))
+        self._send(repository, "push", body, ref=ref.removeprefix("refs/heads/"))
 
-    def created(self, repository: Repository, branch: str, sha: str, by: str) -> None:
-        """A branch is new."""
-        body = {"sha": sha, **self._ref_event(repository, branch, by)}
-        self._send(repository, "create", body, branch=branch)
+    def tag_pushed(
+        self, repository: Repository, ref: str, moved: tuple[str, str], head: Commit | None, by: str
+    ) -> None:
+        """A tag was created, moved or (to zero) deleted: a push that carries no commits."""
+        before, after = moved
+        shown = self._shapes.payload_commit(repository.id, head, files=True) if head else None
+        compare = f"{repository.id}/compare/{ZERO}...{after}" if head else ""
+        body = {
+            "ref": ref, "before": before, "after": after, "compare_url": f"{self._shapes.root}/{compare}",
+            "commits": [], "total_commits": 0, "head_commit": shown,
+            "repository": self._shapes.repository(repository, "admin"), "pusher": self._shapes.person(by),
+            "sender": self._shapes.person(by),
+        }  # fmt: skip
+        self._send(repository, "push", body, ref=ref.removeprefix("refs/tags/"))
 
-    def deleted(self, repository: Repository, branch: str, by: str) -> None:
-        """A branch is gone; there is no push event."""
-        body = {"pusher_type": "user", **self._ref_event(repository, branch, by)}
-        self._send(repository, "delete", body, branch=branch)
+    def created(self, repository: Repository, kind: RefType, name: str, sha: str, by: str) -> None:
+        """A branch or a tag is new."""
+        body = {"sha": sha, **self._ref_event(repository, kind, name, by)}
+        self._send(repository, "create", body, ref=name)
+
+    def deleted(self, repository: Repository, kind: RefType, name: str, by: str) -> None:
+        """A branch or a tag is gone; a branch's end is no push."""
+        body = {"pusher_type": "user", **self._ref_event(repository, kind, name, by)}
+        self._send(repository, "delete", body, ref=name)
+
+    def run(self, repository: Repository, run: Run, action: str, title: str, pulls: list[Pull]) -> None:
+        """A CI run was requested, is in progress or completed; of Forgejo, only that it ended."""
+        if self._tables.forgejo:
+            self._forgejo_run(repository, run, action, title)
+            return
+        owner = self._tables.users.get(repository.owner)
+        common: Json = {
+            "organization": shapes_of_actions.organization(self._shapes, owner) if owner and owner.is_org else None,
+            "repository": self._shapes.repository(repository, "admin"), "sender": self._shapes.person(run.actor),
+        }  # fmt: skip
+        if common["organization"] is None:
+            del common["organization"]
+        shown = shapes_of_actions.run(self._shapes, run, repository, title, pulls)
+        workflow = shapes_of_actions.workflow(self._shapes, repository)
+        self._send(
+            repository, "workflow_run", {"action": action, "workflow": workflow, "workflow_run": shown, **common}
+        )
+        job = shapes_of_actions.job(self._shapes, run, repository)
+        self._send(repository, "workflow_job", {"action": run.status, "workflow_job": job, **common})
+
+    def _forgejo_run(self, repository: Repository, run: Run, action: str, title: str) -> None:
+        if action != "completed":
+            return
+        word = "success" if run.conclusion == "success" else "failure"
+        body = {
+            "action": word, "run": shapes_of_actions.forgejo_run(self._shapes, run, title),
+            "prior_status": "running", "last_run": None,
+        }  # fmt: skip
+        self._send(repository, f"action_run_{word}", body)
 
     def pull(
         self,
@@ -182,14 +232,16 @@ class Emitter:
         }  # fmt: skip
         self._send(repository, "status", body)
 
-    def _ref_event(self, repository: Repository, branch: str, by: str) -> Json:
+    def _ref_event(self, repository: Repository, kind: RefType, name: str, by: str) -> Json:
         shown = self._shapes.repository(repository)
-        return {"ref": branch, "ref_type": "branch", "repository": shown, "sender": self._shapes.person(by)}
+        return {"ref": name, "ref_type": kind, "repository": shown, "sender": self._shapes.person(by)}
 
-    def _send(self, repository: Repository, event: str, body: Json, branch: str | None = None) -> None:
+    def _send(self, repository: Repository, event: str, body: Json, ref: str | None = None) -> None:
+        if self._tables.forgejo and event == "status":
+            return
         for hook in self._tables.hooks.of(repository.id):
-            filtered = branch is not None and hook.branch_filter not in {"", "*"}
-            if filtered and not fnmatch(branch or "", hook.branch_filter):
+            filtered = ref is not None and hook.branch_filter not in {"", "*"}
+            if filtered and not fnmatch(ref or "", hook.branch_filter):
                 continue
             if hook.active and self._wants(hook, event):
                 self.dispatcher.send(hook=hook.id, url=hook.url, event=event, payload=body)
