@@ -15,7 +15,7 @@ from temporalio.testing import WorkflowEnvironment
 from tests.fake_world import HOST, FakeWorld, a_sha
 from workflows import names
 from workflows.hints import Hint, Source, Topic
-from workflows.lease_rules import QueueState
+from workflows.lease_state import QueueState
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.model import Candidate, Lease, PullRequest, Stage
 from workflows.state import TaskInput, TaskState
