@@ -27,6 +27,7 @@ from workflows.model import (
     GateResult,
     Item,
     Policy,
+    Priority,
     PullRequest,
     Repository,
     Role,
@@ -165,6 +166,8 @@ class FakeWorld:
         """Moves by people, with the keys of their items; Plane has them as activities, numbered from 2."""
         self.heads: dict[str, str] = {}
         """Task branch -> head, as the remote has it."""
+        self.priorities: dict[str, Priority] = {}
+        """What Plane says of items that are not of the lowest class."""
         self._commits = 0
         self.lease_rows = _LeaseStore(self.epochs)
         self._leases = Leases(client, self.lease_rows)  # type: ignore[arg-type]
@@ -274,7 +277,14 @@ class FakeWorld:
 
     def item(self, key: str) -> Item:
         """The item of a task."""
-        return Item(id=f"item-{key}", project_id="project", key=key, title=f"Title of {key}", url=f"http://p/{key}")
+        return Item(
+            id=f"item-{key}",
+            project_id="project",
+            key=key,
+            title=f"Title of {key}",
+            url=f"http://p/{key}",
+            priority=self.priorities.get(key, Priority.NONE),
+        )
 
     def beginning(self, key: str, **changes: Any) -> items.Beginning:
         """A person started the task."""

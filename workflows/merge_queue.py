@@ -4,7 +4,7 @@ The rules are in lease_rules.py; this file only gives them signals, timers, epoc
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -54,26 +54,31 @@ class LeaseQueue:
 
     async def _something_to_do(self) -> bool:
         """Wait for it; False once the queue may end."""
-        timeout, why = self._patience()
+        idle = workflow.now() + IDLE_END
+        due = min(self._alarm() or idle, idle)
         try:
             await workflow.wait_condition(
-                lambda: bool(self._look or self._state.to_close or rules.next_request(self._state)),
-                timeout=max(timeout, timedelta(0)),
-                timeout_summary=why,
+                lambda: bool(
+                    self._look
+                    or self._state.to_close
+                    or rules.next_request(self._state)
+                    or (self._alarm() or due) < due
+                ),
+                timeout=max(due - workflow.now(), timedelta(0)),
+                timeout_summary="look at holder and base" if due < idle else "look at the freezes, or end when idle",
             )
         except TimeoutError:
             # What froze a queue may have been lifted without our hearing of it.
-            self._look = self._look or (bool(self._state.freezes) and timeout == IDLE_END)
+            self._look = self._look or (bool(self._state.freezes) and due == idle)
             return not self._state.idle
         return True
 
-    def _patience(self) -> tuple[timedelta, str]:
-        waits = [(IDLE_END, "look at the freezes" if self._state.freezes else "end when idle")]
-        if self._state.holding:
-            waits.append((self._state.holding.deadline - workflow.now(), "ask whether the holder lives and gets on"))
+    def _alarm(self) -> datetime | None:
+        """When to look at the holder or to test the base, whichever comes first."""
+        times = [self._state.holding.deadline] if self._state.holding else []
         if self._state.base_test_at and self._testing is None:
-            waits.append((self._state.base_test_at - workflow.now(), "test the base again"))
-        return min(waits)
+            times.append(self._state.base_test_at)
+        return min(times, default=None)
 
     async def _read_rows(self) -> None:
         if not self._look:
