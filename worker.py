@@ -21,6 +21,7 @@ from activities.adapters.plane import PlaneClient
 from activities.adapters.store import Store, open_pool
 from activities.adapters.telegram import TelegramClient
 from activities.agents import Agents
+from activities.base_tests import BaseTests
 from activities.deployments import Deployments
 from activities.forge import Forge
 from activities.gates import Gates
@@ -68,6 +69,7 @@ class Parts:
     gates: Gates
     pull_requests: PullRequests
     workspaces: Workspaces
+    base_tests: BaseTests
     agents: Agents
     landing: Landing
     deployments: Deployments
@@ -109,6 +111,7 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             gates=Gates(plane, forge, store, projects),
             pull_requests=PullRequests(forge, store),
             workspaces=Workspaces(mirrors, isolation, store, settings),
+            base_tests=BaseTests(mirrors, isolation, settings),
             agents=Agents(_runners(settings), isolation, store, settings),
             landing=Landing(mirrors, forge, store, settings),
             deployments=Deployments(mirrors, isolation, store, settings),
@@ -130,10 +133,13 @@ def workers(parts: Parts) -> list[Worker]:
         parts.pull_requests.post_review,
         parts.workspaces.claim_host,
         parts.leases.request_lease,
+        parts.leases.withdraw_lease,
         parts.leases.release_lease,
         parts.leases.open_lease,
         parts.leases.close_lease,
         parts.leases.inspect_holder,
+        parts.leases.read_queue,
+        parts.leases.record_queue_act,
         parts.leases.set_freeze,
         parts.leases.lift_freeze,
         parts.ledger.record_progress,
@@ -157,6 +163,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.workspaces.prepare_workspace,
         parts.workspaces.publish_work,
         parts.workspaces.run_tests,
+        parts.base_tests.test_base,
         parts.workspaces.remove_workspaces,
         parts.landing.build_candidate,
         parts.landing.land,

@@ -15,7 +15,7 @@ from activities.plane_states import PlaneStates, after
 from activities.projects import Projects
 from activities.totals import table
 from workflows.contracts import items as contract
-from workflows.model import Done, Item, ItemState
+from workflows.model import Done, Item, ItemState, Priority
 from workflows.names import parse_task_key, task_branch
 from workflows.projects import ProjectConfig, ProjectFacts
 
@@ -71,6 +71,7 @@ class Items:
             title=item.name,
             description_html=item.description_html or "",
             url=url,
+            priority=Priority(item.priority) if item.priority in set(Priority) else Priority.NONE,
         )
         await self._store.tasks.open_generation(
             {

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 from temporalio import activity
 from temporalio.client import Client
 
+from activities.adapters.store import FreezeRow, LeaseRow
 from activities.leases import Leases
 from workflows.contracts import gates, items, landing, leases, ledger, pull_requests, reconcile, resolving, workspaces
+from workflows.lease_standing import Standing
 from workflows.model import (
     Candidate,
     Done,
@@ -25,6 +27,7 @@ from workflows.model import (
     GateResult,
     Item,
     Policy,
+    Priority,
     PullRequest,
     Repository,
     Role,
@@ -45,7 +48,7 @@ HOST = "fake-host"
 LEDGER = {"record_progress", "record_act", "read_acts"}
 WATCH = {"read_situation"}
 """What the watch reads beside a stage, whenever it is woken."""
-LEASE_QUEUE = {"open_lease", "close_lease", "inspect_holder"}
+LEASE_QUEUE = {"open_lease", "close_lease", "inspect_holder", "read_queue", "record_queue_act", "test_base"}
 """Activities of the lease queues, which run beside the tasks."""
 WAITING_ON = {Gate.SPEC_DECIDED: WaitingOn.PERSON, Gate.CI_GREEN: WaitingOn.CI, Gate.CANDIDATE_TESTED: WaitingOn.CI}
 PATIENCE = 10.0
@@ -71,6 +74,7 @@ class _Epochs:
     open: dict[str, int] = field(default_factory=dict)
     granted: list[tuple[str, str, int]] = field(default_factory=list)
     released: set[int] = field(default_factory=set)
+    landed: set[int] = field(default_factory=set)
 
     async def open_lease(self, queue: str, holder: str, generation: int) -> _Epoch:
         self.last += 1
@@ -82,10 +86,60 @@ class _Epochs:
         if self.open.get(queue) == epoch:
             del self.open[queue]
 
+    async def open_lease_of(self, queue: str) -> LeaseRow | None:
+        epoch = self.open.get(queue)
+        if epoch is None:
+            return None
+        holder = next(holder for _, holder, granted in self.granted if granted == epoch)
+        return LeaseRow(epoch, holder, 1, datetime.now(UTC), None)
+
+    async def has_landed(self, epoch: int) -> bool:
+        return epoch in self.landed
+
+
+@dataclass
+class _Freezes:
+    """Rows of freezes: which causes stand in which queue."""
+
+    rows: dict[tuple[str, str], FreezeRow] = field(default_factory=dict)
+
+    async def open(self, queue: str, cause: str, *, reason: str, by: str) -> None:
+        self.rows.setdefault((queue, cause), FreezeRow(cause, reason, datetime(2026, 1, 1, tzinfo=UTC), by))
+
+    async def lift(self, queue: str, cause: str, *, reason: str, by: str) -> bool:
+        return self.rows.pop((queue, cause), None) is not None
+
+    async def standing(self, queue: str) -> tuple[FreezeRow, ...]:
+        return tuple(row for (frozen, _), row in self.rows.items() if frozen == queue)
+
+
+@dataclass
+class _Fences:
+    """How far each task has come, as a test arranges it."""
+
+    marks: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    async def progress(self, task: str) -> tuple[int, str] | None:
+        return self.marks.get(task)
+
+
+@dataclass
+class _Tasks:
+    """Acts on lease queues."""
+
+    acts: list[dict[str, Any]] = field(default_factory=list)
+
+    async def record_act(self, values: dict[str, Any]) -> None:
+        if all(known["act_id"] != values["act_id"] for known in self.acts):
+            self.acts.append(values)
+
 
 @dataclass
 class _LeaseStore:
     landings: _Epochs
+    freezes: _Freezes = field(default_factory=_Freezes)
+    fences: _Fences = field(default_factory=_Fences)
+    tasks: _Tasks = field(default_factory=_Tasks)
 
 
 class FakeWorld:
@@ -116,8 +170,11 @@ class FakeWorld:
         """Moves by people, with the keys of their items; Plane has them as activities, numbered from 2."""
         self.heads: dict[str, str] = {}
         """Task branch -> head, as the remote has it."""
+        self.priorities: dict[str, Priority] = {}
+        """What Plane says of items that are not of the lowest class."""
         self._commits = 0
-        self._leases = Leases(client, _LeaseStore(self.epochs))  # type: ignore[arg-type]
+        self.lease_rows = _LeaseStore(self.epochs)
+        self._leases = Leases(client, self.lease_rows)  # type: ignore[arg-type]
         self._says: dict[Gate, GateResult | GateOutcome] = {}
         self._scripts: dict[str, deque[Any]] = {}
         self._held: dict[str, asyncio.Event] = {}
@@ -224,7 +281,14 @@ class FakeWorld:
 
     def item(self, key: str) -> Item:
         """The item of a task."""
-        return Item(id=f"item-{key}", project_id="project", key=key, title=f"Title of {key}", url=f"http://p/{key}")
+        return Item(
+            id=f"item-{key}",
+            project_id="project",
+            key=key,
+            title=f"Title of {key}",
+            url=f"http://p/{key}",
+            priority=self.priorities.get(key, Priority.NONE),
+        )
 
     def beginning(self, key: str, **changes: Any) -> items.Beginning:
         """A person started the task."""
@@ -417,9 +481,30 @@ class FakeWorld:
     # -- leases: the real activities over epochs in memory ---------------------------------------------------
 
     @activity.defn
-    async def request_lease(self, arg: leases.RequestLease) -> Done:
+    async def request_lease(self, arg: leases.RequestLease) -> Standing:
         """Signal with start, as in production."""
         return await self._pass_on("request_lease", arg, self._leases.request_lease)
+
+    @activity.defn
+    async def withdraw_lease(self, arg: leases.WithdrawLease) -> Done:
+        """Signal, as in production."""
+        return await self._pass_on("withdraw_lease", arg, self._leases.withdraw_lease)
+
+    @activity.defn
+    async def read_queue(self, arg: leases.ReadQueue) -> leases.QueueRows:
+        """The rows in memory."""
+        return await self._pass_on("read_queue", arg, self._leases.read_queue)
+
+    @activity.defn
+    async def record_queue_act(self, arg: leases.RecordQueueAct) -> Done:
+        """Kept, once for each id."""
+        return await self._pass_on("record_queue_act", arg, self._leases.record_queue_act)
+
+    @activity.defn
+    async def test_base(self, arg: leases.TestBase) -> leases.BaseTested:
+        """The base passes its tests."""
+        tested = leases.BaseTested(outcome=GateOutcome.GREEN, sha=a_sha("main"))
+        return await self._answer("test_base", arg, lambda: tested)
 
     @activity.defn
     async def release_lease(self, arg: leases.ReleaseLease) -> Done:
@@ -444,13 +529,13 @@ class FakeWorld:
 
     @activity.defn
     async def set_freeze(self, arg: leases.SetFreeze) -> Done:
-        """Kept."""
-        return await self._answer("set_freeze", arg, Done)
+        """A row in memory, and the queue is woken as in production."""
+        return await self._pass_on("set_freeze", arg, self._leases.set_freeze)
 
     @activity.defn
     async def lift_freeze(self, arg: leases.LiftFreeze) -> Done:
-        """Kept."""
-        return await self._answer("lift_freeze", arg, Done)
+        """As in production, over rows in memory."""
+        return await self._pass_on("lift_freeze", arg, self._leases.lift_freeze)
 
     # -- ledger ----------------------------------------------------------------------------------------------
 

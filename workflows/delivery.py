@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from workflows import gating, leasing, merging, steps
 from workflows.contracts import items, landing, leases, workspaces
+from workflows.lease_state import Phase
 from workflows.model import Environment, FreezeCause, GateOutcome, ItemState, Stage
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate
@@ -121,6 +122,7 @@ async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.D
         return landing.Deployed(outcome=landing.DeployOutcome.ALREADY_DEPLOYED, sha=sha, output=work.output)
     kind = leases.LeaseKind.STAGING if staging else leases.LeaseKind.PRODUCTION
     lease = await leasing.acquire(run, kind)
+    await leasing.phase(run, lease, Phase.DEPLOYING)
     state = run.next_step()
     deployed = await run.call(
         landing.deploy,

@@ -1,6 +1,6 @@
 """What people and programs send a task and read from it; an external contract, typed into the `temporal` CLI."""
 
-from workflows.model import Frozen, Lease, Stage, Waiting
+from workflows.model import Frozen, Lease, Priority, Stage, Waiting
 from workflows.state import TaskState, why
 
 
@@ -10,6 +10,17 @@ class OperatorCommand(Frozen):
     by: str
     digest: str = ""
     reason: str = ""
+    act_id: str = ""
+
+
+class QueueCommand(Frozen):
+    """What a person sends a lease queue with an update, for instance `{"task": "DEMO-1", "by": "olga"}`."""
+
+    task: str
+    by: str
+    reason: str = ""
+    priority: Priority | None = None
+    """For `bump` alone."""
     act_id: str = ""
 
 

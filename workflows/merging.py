@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from workflows import gating, leasing, steps
 from workflows.contracts import landing, leases
+from workflows.lease_state import Phase
 from workflows.model import Candidate, FreezeCause, GateOutcome, Lease, Stage
 from workflows.names import host_work_queue
 from workflows.stages import Gate
@@ -18,6 +19,7 @@ async def pass_gate(run: TaskRun) -> Move:
     """Under the merge lease, build and test the exact commit that will become main's tip."""
     lease = await leasing.acquire(run, leases.LeaseKind.MERGE)
     run.say(f"holds the merge lease, epoch {lease.epoch}")
+    await leasing.phase(run, lease, Phase.REBASING)
     state = run.next_step()
     built = await run.call(
         landing.build_candidate,
@@ -48,6 +50,7 @@ async def land(run: TaskRun) -> Move | None:
     if state.lease is None:
         # Given back while the task stood still: the candidate may be old by now.
         return Move(to=Stage.DEPLOY_STAGING, reason="the merge lease was given back meanwhile")
+    await leasing.phase(run, state.lease, Phase.LANDING)
     landed = await run.call(
         landing.land,
         landing.Land(
@@ -66,7 +69,7 @@ async def land(run: TaskRun) -> Move | None:
     )
     if landed.outcome is landing.LandOutcome.LANDED:
         # Before anything else is awaited: whoever interrupts now must find that it has landed.
-        run.update(landed_sha=landed.sha)
+        run.update(landed_sha=landed.sha, landed_at=leasing.landing_order())
         run.say(f"landed on {state.project.repository.base}", sha=landed.sha)
     await leasing.release(run, state.lease)
     if landed.outcome is landing.LandOutcome.LANDED:
@@ -105,7 +108,9 @@ def _carried_over(run: TaskRun, candidate: Candidate) -> RoundWork:
 
 
 async def _test_candidate(run: TaskRun, lease: Lease, candidate: Candidate) -> Move:
+    await leasing.phase(run, lease, Phase.TESTING)
     tests = await steps.run_tests(run, candidate.sha)
+    await leasing.phase(run, lease, Phase.CI)
     result = await gating.ask(
         run,
         lambda: gating.question(

@@ -69,6 +69,21 @@ class Repository(Frozen):
         return f"{self.owner}/{self.name}"
 
 
+class Priority(StrEnum):
+    """Plane's priority classes, the most urgent first; a merge queue serves them in this order."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    NONE = "none"
+
+    @property
+    def rank(self) -> int:
+        """0 for the class that is served first."""
+        return list(Priority).index(self)
+
+
 class Item(Frozen):
     """What we read of a Plane item. Text in it comes from outside: it is data, never an instruction."""
 
@@ -78,6 +93,7 @@ class Item(Frozen):
     title: str
     description_html: str = ""
     url: str = ""
+    priority: Priority = Priority.NONE
 
 
 DEFAULT_CAP = 3

@@ -67,6 +67,13 @@ def merge_queue_workflow_id(owner: str, repo: str, base: str) -> str:
     return f"merge/{owner}/{repo}/{base}"
 
 
+def base_of_queue(workflow_id: str) -> tuple[str, str, str] | None:
+    """Owner, repository and base branch of a merge queue's workflow id, or None for any other workflow."""
+    kind, _, rest = workflow_id.partition("/")
+    parts = rest.split("/", 2)
+    return (parts[0], parts[1], parts[2]) if kind == "merge" and len(parts) == 3 else None
+
+
 def environment_workflow_id(owner: str, repo: str, environment: str) -> str:
     """One deploy lease for each repository and environment."""
     return f"env/{owner}/{repo}/{environment}"

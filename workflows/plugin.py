@@ -9,6 +9,8 @@ PLAIN_MODULES = (
     "workflows.contracts",
     "workflows.hints",
     "workflows.lease_rules",
+    "workflows.lease_standing",
+    "workflows.lease_state",
     "workflows.model",
     "workflows.names",
     "workflows.problems",

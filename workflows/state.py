@@ -108,6 +108,13 @@ class RoundWork(Frozen):
     """What its deployment said."""
 
 
+class Wish(Frozen):
+    """A lease that is asked for: in which queue, under which ticket."""
+
+    queue: str
+    ticket: int
+
+
 class TaskState(Frozen):
     """Everything a task knows. One value, replaced whole, carried by continue-as-new at each stage boundary.
 
@@ -139,8 +146,13 @@ class TaskState(Frozen):
     spent: dict[Counter, int] = Field(default_factory=dict)
     paused: Paused | None = None
     lease: Lease | None = None
+    wish: Wish | None = None
+    """The lease that is asked for and not granted yet."""
+    place: datetime | None = None
+    """When this generation first asked for the merge lease: its place among equals, kept however often it asks."""
     candidate: Candidate | None = None
     landed_sha: str = ""
+    landed_at: datetime | None = None
     deployed_sha: str = ""
     cost_usd: float = 0.0
     cost_complete: bool = True

@@ -10,6 +10,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows import beginning, delivery, ending_early, leasing, steps, watching
 from workflows.contracts import items
+from workflows.contracts.leases import LeaseDropped
 from workflows.hints import Hint
 from workflows.interface import OperatorCommand, Status, TaskOutcome, status_of
 from workflows.model import Lease, Stage, TimelineLine
@@ -151,6 +152,11 @@ class TaskWorkflow:
     def lease_granted(self, lease: Lease) -> None:
         """Note a grant."""
         leasing.note_grant(self._task, lease)
+
+    @workflow.signal(description="A person took this task out of a lease queue.")
+    def lease_dropped(self, dropped: LeaseDropped) -> None:
+        """Note it; the task asks a person."""
+        leasing.note_dropped(self._task, dropped)
 
     @workflow.update(description="Approve the spec that is asked about, by its digest.")
     def approve(self, command: OperatorCommand) -> str:

@@ -11,6 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from workflows import names
 from workflows.calls import ATTEMPT_LIMIT, Arg, Result, call
 from workflows.contracts import items, ledger
+from workflows.contracts.leases import LeaseDropped
 from workflows.hints import Hint, Pending, Source, Topic, note_hint
 from workflows.model import Lease, Stage, Waiting, WaitingOn, grace_growth
 from workflows.situation import Judgement
@@ -38,6 +39,8 @@ class TaskRun:
         self.acts: list[OperatorAct] = list(state.acts) if state else []
         self.wanted_ticket = 0
         self.granted: Lease | None = None
+        self.dropped: LeaseDropped | None = None
+        """A person took this task out of a queue; answered by a person."""
         self.unwanted: list[Lease] = []
         self.let_go: Callable[[], Awaitable[None]] = _hold_nothing
         """Gives back every lease; nothing is held while a person is waited for."""
@@ -282,7 +285,7 @@ class TaskRun:
         try:
             with self.waits():
                 await workflow.wait_condition(
-                    lambda: bool(self.pending or self._answers() or self.granted or self.stage_stops),
+                    lambda: bool(self.pending or self._answers() or self.granted or self.dropped or self.stage_stops),
                     timeout=max(waiting.next_check - workflow.now(), timedelta(0)),
                     timeout_summary=f"{waiting.on}: {waiting.reason}"[:200],
                 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from api.cli import config, demo, init, stack, tasks, webhooks
+from api.cli import config, demo, init, merge_queue, stack, tasks, webhooks
 from api.cli.outcome import CliError, Exit
 from api.cli.output import Output
 
@@ -26,6 +26,7 @@ app.command()(stack.worker)
 app.command()(stack.api)
 app.add_typer(config.app, name="config")
 app.add_typer(tasks.app, name="task")
+app.add_typer(merge_queue.app, name="merge-queue")
 app.add_typer(webhooks.app, name="webhooks")
 
 

@@ -17,6 +17,7 @@ from workflows.hints import Hint, Source, Topic
 
 if TYPE_CHECKING:
     from api.cli.records import Connection, Row
+    from workflows.interface import QueueCommand
 
 HINT_SECONDS = 8.0
 TAKEN_SECONDS = 10.0
@@ -24,6 +25,8 @@ TAKEN_SECONDS = 10.0
 EFFECT_SECONDS = 3.0
 LOOK_SECONDS = 0.1
 _LATER = "on record, and it counts; Temporal cannot be reached now ({}), so it takes effect later"
+UPDATE_SECONDS = 10.0
+_NOTHING_DONE = "nothing was recorded; when it answers again, say it again"
 _ANEW = "an ended task starts anew when its item is moved to In Progress"
 
 
@@ -115,7 +118,7 @@ async def _hint(environment: Mapping[str, str], task: str, topic: Topic) -> str:
     except TimeoutError:
         return _LATER.format(f"no answer within {HINT_SECONDS:.0f} s")
     except (RuntimeError, OSError) as error:  # the SDK's word for a refused connection
-        return _LATER.format(_cause(error))
+        return _LATER.format(cause_of(error))
     except CliError as error:
         return _LATER.format(error.message)
     return ""
@@ -181,7 +184,56 @@ async def _effect(connection: "Connection", act: str, before: "Row") -> "Row":
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _cause(error: BaseException) -> str:
+async def update(
+    environment: Mapping[str, str],
+    workflow_id: str,
+    name: str,
+    command: "QueueCommand",
+    *,
+    what: str,
+    look: str,
+    gone: tuple[str, str],
+) -> str:
+    """Send an update; what the workflow answers.
+
+    Args:
+        environment: how to reach Temporal.
+        workflow_id: whom to tell.
+        name: the update.
+        command: its argument; its act id makes a repeat harmless.
+        what: what was wanted, for instance `the retry of DEMO-1`.
+        look: the command that shows what became of it.
+        gone: message and hint for a workflow that does not run.
+
+    Raises:
+        CliError: it is refused, or nobody answers.
+    """
+    from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+    from temporalio.service import RPCError, RPCStatusCode
+
+    client = await connect.temporal(environment)
+    try:
+        async with asyncio.timeout(UPDATE_SECONDS):
+            handle = client.get_workflow_handle(workflow_id)
+            return str(await handle.execute_update(name, command, id=command.act_id, result_type=str))
+    except WorkflowUpdateFailedError as error:
+        refused = getattr(error.cause, "message", None) or str(error.cause)
+        raise CliError(Exit.CONFLICT, refused, look) from error
+    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+        raise CliError(
+            Exit.UNREACHABLE,
+            f"no worker took {what} within {UPDATE_SECONDS:.0f} s; nothing was recorded",
+            f"a worker that comes back may still be given it: see `{look}`, else say it again",
+        ) from error
+    except (RuntimeError, OSError) as error:
+        raise CliError(Exit.UNREACHABLE, f"Temporal cannot be reached: {cause_of(error)}", _NOTHING_DONE) from error
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise CliError(Exit.CONFLICT, *gone) from error
+        raise CliError(Exit.UNREACHABLE, f"Temporal cannot be reached: {error.message}", _NOTHING_DONE) from error
+
+
+def cause_of(error: BaseException) -> str:
     """What the SDK says, without the names of its own types around it."""
     found = re.search(r'message: "([^"]+)"', str(error))
     return found[1] if found else str(error).partition(":")[0]

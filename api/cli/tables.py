@@ -181,3 +181,40 @@ def webhook_details(row: Row) -> list[str]:
         text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
         lines += ["", f"{name}:", *text.split("\n")]
     return [wording.harmless(line) for line in lines]
+
+
+def merge_queue(found: Mapping[str, Any]) -> RenderableType:
+    """What `orch merge-queue show` shows."""
+    shown: list[RenderableType] = [Text.assemble((wording.clean(found["queue"]), "bold"))]
+    if found["gate"]:
+        shown.append(_cell(found["gate"], "yellow"))
+    for row in found["freezes"]:
+        said = f"frozen: {row['cause']} since {_at(row['since'])} by {row['by']}: {row['reason']}"
+        shown += [_cell(said, "red"), _cell(f"  lifted by: {row['who_may_lift']}")]
+    if found["base_test_at"]:
+        shown.append(_cell(f"  the base is tested again at {_at(found['base_test_at'])}"))
+    shown += [_cell(f"{given['task']} may pass, says {given['by']}") for given in found["passes"]]
+    shown.append(_cell(_held(found["holder"])))
+    if not found["waiting"]:
+        return Group(*shown, Text("nobody waits"))
+    table = _table("place", "task", "priority", "since", right=("place",))
+    for row in found["waiting"]:
+        table.add_row(
+            _cell(row["position"] or "?"),
+            _cell(row["task"], "bold"),
+            _cell(row.get("priority") or "?"),
+            _cell(_at(row["since"])),
+        )
+    return Group(*shown, table)
+
+
+def _held(holder: Mapping[str, Any] | None) -> str:
+    if holder is None:
+        return "nobody holds the lease"
+    held = f"{holder['task']} holds the lease, epoch {holder['epoch']}, since {_at(holder['since'])}"
+    phase = f": {holder['phase']} since {_at(holder['phase_since'])}" if holder["phase"] else ""
+    return held + phase
+
+
+def _at(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}Z" if moment else "?"

@@ -30,7 +30,7 @@ def migration_statements() -> tuple[str, ...]:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        statements += module.TABLES if hasattr(module, "TABLES") else module.STATEMENTS
+        statements += getattr(module, "STATEMENTS", None) or module.TABLES
     return tuple(statements)
 
 
@@ -115,7 +115,8 @@ async def pool(postgres: Postgres, schema: None) -> AsyncIterator[asyncpg.Pool]:
     """The API's own pool on empty tables."""
     pool = await open_pool(postgres.url)
     await pool.execute(
-        "TRUNCATE webhook_deliveries, items, tasks, pushed_shas, effects, notifications, operator_acts, intake_gaps"
+        "TRUNCATE webhook_deliveries, items, tasks, pushed_shas, effects, notifications, operator_acts, intake_gaps,"
+        " freezes, leases, merge_landings, fences"
         " RESTART IDENTITY"
     )
     yield pool

@@ -17,6 +17,7 @@ import pytest
 import worker
 import workflows.contracts
 from activities.agents import Agents
+from activities.base_tests import BaseTests
 from activities.deployments import Deployments
 from activities.gates import Gates
 from activities.items import Items
@@ -69,6 +70,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Callable[
         "pull_requests": PullRequests,
         "workspaces": Workspaces,
         "agents": Agents,
+        "base_tests": BaseTests,
         "landing": Landing,
         "deployments": Deployments,
         "leases": Leases,
@@ -96,7 +98,8 @@ def signature(function: Callable[..., Any]) -> tuple[object, object]:
 QUEUES = {
     names.SHARED_QUEUE: {
         "read_policy", "evaluate_gate", "ensure_pull_request", "post_review", "claim_host", "request_lease",
-        "release_lease", "open_lease", "close_lease", "inspect_holder", "set_freeze", "lift_freeze",
+        "withdraw_lease", "release_lease", "open_lease", "close_lease", "inspect_holder", "read_queue",
+        "record_queue_act", "set_freeze", "lift_freeze",
         "record_progress", "record_act", "read_acts", "resolve_rows", "settle_rows",
     },
     names.PLANE_QUEUE: {
@@ -105,7 +108,8 @@ QUEUES = {
     },
     names.host_control_queue(HOST): {"claim_host"},
     names.host_work_queue(HOST): {
-        "prepare_workspace", "publish_work", "run_tests", "remove_workspaces", "build_candidate", "land", "deploy",
+        "prepare_workspace", "publish_work", "run_tests", "test_base", "remove_workspaces", "build_candidate", "land",
+        "deploy",
     },
     names.host_agent_queue(HOST): {"run_agent"},
 }  # fmt: skip

@@ -9,15 +9,17 @@ from typing import Any
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from tests.fake_world import HOST, FakeWorld, a_sha
 from workflows import names
 from workflows.hints import Hint, Source, Topic
-from workflows.lease_rules import QueueState
-from workflows.merge_queue import MergeQueueWorkflow
-from workflows.model import Candidate, Lease, PullRequest, Stage
+from workflows.interface import QueueCommand
+from workflows.lease_state import QueueState
+from workflows.merge_queue import MergeQueueWorkflow, QueueInput
+from workflows.model import Candidate, FreezeCause, Lease, PullRequest, Stage
 from workflows.state import TaskInput, TaskState
 from workflows.task import OperatorCommand, Status, TaskOutcome, TaskWorkflow
 
@@ -131,6 +133,36 @@ class Driver:
     async def shown(self) -> QueueState:
         """What the merge queue says of itself."""
         return await self.queue.query(MergeQueueWorkflow.show)
+
+    async def freeze(self, cause: FreezeCause) -> None:
+        """A cause stands from now on, and the merge queue is told."""
+        await self.world.lease_rows.freezes.open(self.queue.id, cause, reason="because", by="olga")
+        await self.refresh()
+
+    async def unfreeze(self, cause: FreezeCause) -> None:
+        """A person lifts a cause, and the merge queue is told."""
+        assert await self.world.lease_rows.freezes.lift(self.queue.id, cause, reason="mended", by="olga")
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Let the merge queue look at its rows, starting it if needed."""
+        await self.client.start_workflow(
+            MergeQueueWorkflow.run,
+            QueueInput(),
+            id=self.queue.id,
+            task_queue=names.SHARED_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal="refresh",
+        )
+
+    async def tell_queue(self, update: str, which: int, **more: Any) -> str:
+        """A person tells the merge queue something about a task."""
+        command = QueueCommand(task=self.world.key(which), by="olga", **more)
+        return str(await self.queue.execute_update(update, command, result_type=str))
+
+    async def in_line(self) -> list[str]:
+        """Who waits in the merge queue, in the order of service."""
+        return [request.task for request in (await self.shown()).waiting]
 
     async def hint(self, topic: Topic, source: Source = Source.GITEA, which: int = 1) -> None:
         """Say that something may have changed."""

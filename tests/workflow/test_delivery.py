@@ -12,7 +12,7 @@ from workflows.contracts.landing import (
     Landed,
     LandOutcome,
 )
-from workflows.model import GateOutcome, Role, Stage, WaitingOn
+from workflows.model import FreezeCause, GateOutcome, Role, Stage, WaitingOn
 from workflows.stages import Gate
 from workflows.verdicts import VerdictOutcome
 
@@ -119,6 +119,9 @@ async def test_a_landing_a_person_must_look_at(driver: Driver, world: FakeWorld,
     assert merge_epochs_released(world) == merge_epochs(world)
     assert (await driver.status()).lease is None
     await driver.retry()
+    if outcome is LandOutcome.WRONG_TREE:
+        await world.waiting(WaitingOn.MERGE_QUEUE, reason="the merge queue is frozen: wrong tree")
+        await driver.unfreeze(FreezeCause.WRONG_TREE)
     assert (await handle.result()).outcome == "done"
     assert "deploy -> deploy-staging" in moves(world)
 

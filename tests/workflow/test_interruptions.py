@@ -283,19 +283,25 @@ async def test_a_cancelled_activity_that_succeeds_all_the_same_revives_nothing(
     await driver.left(Stage.REVIEW)
 
 
-async def test_a_pause_in_the_merge_queue_gives_the_later_grant_back(driver: Driver, world: FakeWorld) -> None:
-    """A task that is paused while it queues does not keep the lease it is granted later."""
+async def test_a_pause_in_the_merge_queue_leaves_it_and_keeps_the_place(driver: Driver, world: FakeWorld) -> None:
+    """A paused task leaves the line at once, blocks nobody, and stands where it stood when it goes on."""
     world.policy = world.policy.model_copy(update={"staging": None, "production": None})
     with world.holding("build_candidate"):
         await driver.start_at(Stage.DEPLOY_STAGING)
         await world.called("build_candidate")
         await driver.start_at(Stage.DEPLOY_STAGING, which=2)
         await world.waiting(WaitingOn.MERGE_QUEUE, key=world.key(2))
+        await driver.start_at(Stage.DEPLOY_STAGING, which=3)
+        await world.waiting(WaitingOn.MERGE_QUEUE, key=world.key(3))
         await driver.tell(TaskWorkflow.pause, which=2)
         await world.until(lambda: any("is paused" in row.announce for row in world.progress), "paused")
-    await driver.handle(1).result()
-    await world.until(lambda: len(world.epochs.released) == 2, "both leases are free")
-    assert len(world.of("build_candidate")) == 1
+        assert await driver.in_line() == [world.key(3)]
+        after = len(world.progress)
+        await driver.tell(TaskWorkflow.resume, which=2)
+        await world.waiting(WaitingOn.MERGE_QUEUE, key=world.key(2), after=after)
+        assert await driver.in_line() == [world.key(2), world.key(3)]
+    assert (await driver.handle(2).result()).outcome == (await driver.handle(3).result()).outcome == "landed"
+    assert [holder for _, holder, _ in world.epochs.granted] == [driver.handle(n).id for n in (1, 2, 3)]
 
 
 async def test_ask_again_after_a_pause_is_a_new_question(driver: Driver, world: FakeWorld) -> None:

@@ -6,8 +6,10 @@ from temporalio.client import WorkflowExecutionStatus
 
 from tests.fake_world import FakeWorld
 from tests.workflow.driving import Driver, closing, record, status_of
-from workflows.merge_queue import IDLE_END, INSPECT_AFTER
-from workflows.model import Done, GateOutcome, Lease, Policy, Stage, WaitingOn
+from workflows.lease_standing import Standing
+from workflows.lease_state import LIMITS, Phase
+from workflows.merge_queue import IDLE_END
+from workflows.model import GateOutcome, Lease, Policy, Stage, WaitingOn
 from workflows.names import task_workflow_id
 from workflows.stages import REGISTRY, Gate
 from workflows.task import TaskWorkflow
@@ -63,7 +65,7 @@ async def test_a_dead_holder_is_reclaimed(driver: Driver, world: FakeWorld) -> N
         second = await driver.start(2)
         await world.waiting(WaitingOn.MERGE_QUEUE, key=world.key(2))
         await first.terminate("for the test")
-        await driver.forward(INSPECT_AFTER + A_BIT, driver.queue)
+        await driver.forward(LIMITS[Phase.REBASING] + A_BIT, driver.queue)
         await world.until(lambda: len(world.of("build_candidate")) == 2, "the next one builds")
     assert (await second.result()).outcome == "landed"
     assert world.of("inspect_holder")[0].holder == first.id
@@ -81,7 +83,7 @@ async def test_a_holder_started_anew_does_not_keep_the_lease(driver: Driver, wor
         world.says(Gate.SPEC_DECIDED, GateOutcome.PENDING)
         await driver.start(1)
         await world.waiting(WaitingOn.PERSON, key=world.key(1))
-        await driver.forward(INSPECT_AFTER + A_BIT, driver.queue)
+        await driver.forward(LIMITS[Phase.REBASING] + A_BIT, driver.queue)
         await world.until(lambda: len(world.of("build_candidate")) == 2, "the next one builds")
     assert (await second.result()).outcome == "landed"
 
@@ -93,7 +95,7 @@ async def test_a_living_holder_is_left_alone(driver: Driver, world: FakeWorld) -
         first = await driver.start(1)
         await world.called("build_candidate")
         epoch = (await driver.shown()).holding.epoch  # type: ignore[union-attr]
-        await driver.forward(INSPECT_AFTER * 2 + A_BIT, driver.queue)
+        await driver.forward(LIMITS[Phase.REBASING] * 2 + A_BIT, driver.queue)
         await world.called("inspect_holder", 2)
         holding = (await driver.shown()).holding
         assert holding is not None
@@ -104,7 +106,7 @@ async def test_a_living_holder_is_left_alone(driver: Driver, world: FakeWorld) -
 async def test_a_lost_request_is_repeated(driver: Driver, world: FakeWorld) -> None:
     """A wish that never reached the queue is repeated at the next look, and granted once."""
     only_landing(world)
-    world.script("request_lease", Done())
+    world.script("request_lease", Standing())
     handle = await driver.start()
     await world.waiting(WaitingOn.MERGE_QUEUE)
     await driver.forward(REGISTRY[Stage.DEPLOY_STAGING].grace + A_BIT)

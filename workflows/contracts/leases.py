@@ -5,11 +5,15 @@ from enum import StrEnum
 
 from temporalio import activity
 
+from workflows.lease_standing import Standing
 from workflows.model import (
     Done,
+    Freeze,
     FreezeCause,
     Frozen,
+    GateOutcome,
     Lease,
+    Priority,
     Repository,
     TaskRef,
 )
@@ -29,6 +33,17 @@ class RequestLease(Frozen):
     ref: TaskRef
     kind: LeaseKind
     repository: Repository
+    ticket: int
+    priority: Priority = Priority.NONE
+    place: datetime | None = None
+    """Where it stands among equals: for a merge when the generation first asked, for production when it landed."""
+
+
+class WithdrawLease(Frozen):
+    """End a wish: the task leaves the queue at once, granted or not."""
+
+    ref: TaskRef
+    queue: str
     ticket: int
 
 
@@ -62,17 +77,81 @@ class CloseLease(Frozen):
 
 
 class InspectHolder(Frozen):
-    """Ask whether a lease's holder still lives."""
+    """Ask whether a lease's holder still lives and gets on."""
 
     holder: str
+    generation: int = 0
+    epoch: int = 0
     asked_at: datetime | None = None
     """When it asked for the lease, by Temporal's clock: who was started later is somebody else of the same name."""
 
 
 class HolderState(Frozen):
-    """Whether the holder's workflow is running, and is the one that asked."""
+    """Whether the holder's workflow is running, and is the one that asked; how far it has come."""
 
     running: bool
+    landed: bool = False
+    """Whether what it was to land under this epoch is landed and read back."""
+    mark: str = ""
+    """Names its newest step and attempt: another mark than at the last look is progress."""
+
+
+class ReadQueue(Frozen):
+    """Read what stands in the rows of a queue."""
+
+    queue: str
+
+
+class OpenRow(Frozen):
+    """A lease that the rows say is open."""
+
+    epoch: int
+    holder: str
+    task: str
+    generation: int
+    granted_at: datetime
+
+
+class QueueRows(Frozen):
+    """The rows of a queue: freezes are the truth, an open lease is somebody's until a look says otherwise."""
+
+    lease: OpenRow | None = None
+    freezes: tuple[Freeze, ...] = ()
+
+
+class TestBase(Frozen):
+    """Test the tip of a base branch with the policy that stands there."""
+
+    __test__ = False
+
+    repository: Repository
+
+
+class BaseTested(Frozen):
+    """Green, red, or `unknown` where the base could not be tested."""
+
+    outcome: GateOutcome
+    sha: str = ""
+    reason: str = ""
+
+
+class RecordQueueAct(Frozen):
+    """Record a person's act on a queue."""
+
+    act_id: str
+    task: str
+    act: str
+    by: str
+    reason: str
+    at: datetime
+
+
+class LeaseDropped(Frozen):
+    """What a task is told whose wish a person dropped."""
+
+    ticket: int
+    by: str
+    reason: str = ""
 
 
 class SetFreeze(Frozen):
@@ -106,8 +185,14 @@ async def lift_freeze(arg: LiftFreeze) -> Done:
 
 
 @activity.defn
-async def request_lease(arg: RequestLease) -> Done:
-    """Signal the queue, starting it if needed."""
+async def request_lease(arg: RequestLease) -> Standing:
+    """Signal the queue, starting it if needed; where the task stands, if the queue says so soon enough."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def withdraw_lease(arg: WithdrawLease) -> Done:
+    """Signal the queue; one that has ended has nothing to withdraw."""
     raise NotImplementedError
 
 
@@ -131,5 +216,26 @@ async def close_lease(arg: CloseLease) -> Done:
 
 @activity.defn
 async def inspect_holder(arg: InspectHolder) -> HolderState:
-    """Describe the holder's workflow."""
+    """Describe the holder's workflow, and read its fence and its landing."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def read_queue(arg: ReadQueue) -> QueueRows:
+    """Read the open lease and the standing freezes."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def test_base(arg: TestBase) -> BaseTested:
+    """Run the base's own test command on a clean checkout of its tip."""
+    raise NotImplementedError
+
+
+test_base.__test__ = False  # type: ignore[attr-defined]
+
+
+@activity.defn
+async def record_queue_act(arg: RecordQueueAct) -> Done:
+    """Insert the act unless its id is known."""
     raise NotImplementedError

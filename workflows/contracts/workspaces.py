@@ -19,7 +19,8 @@ from workflows.verdicts import AgentRun
 class ClaimHost(Frozen):
     """Ask any worker for its host."""
 
-    ref: TaskRef
+    ref: TaskRef | None = None
+    """The task that wants it; a lease queue has none."""
 
 
 class HostClaim(Frozen):

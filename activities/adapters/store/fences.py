@@ -46,6 +46,16 @@ class Fences:
         if current is None or tuple(current) != (generation, step, attempt):
             raise StaleAttempt(f"{task}: g{generation} step {step}.{attempt} is no longer the newest attempt")
 
+    async def progress(self, task: str) -> tuple[int, str] | None:
+        """The newest generation of a task, and a mark that changes with each step and attempt; None before the first.
+
+        A task that gets on takes its fence anew for each outward effect.
+        """
+        row = await self._pool.fetchrow("SELECT generation, step, attempt, taken_at FROM fences WHERE task = $1", task)
+        if row is None:
+            return None
+        return row["generation"], f"g{row['generation']} step {row['step']}.{row['attempt']} {row['taken_at']:%H:%M:%S}"
+
     async def last_step(self, task: str, generation: int) -> int:
         """The newest step of a generation, 0 before the first: a run that begins again goes on from there."""
         step = await self._pool.fetchval(

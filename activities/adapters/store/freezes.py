@@ -5,6 +5,8 @@ from datetime import datetime
 
 from activities.adapters.store.pool import Pool
 
+ANNOUNCE = "INSERT INTO notifications (intent_key, task, text) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+
 
 @dataclass(frozen=True, slots=True)
 class FreezeRow:
@@ -23,31 +25,40 @@ class Freezes:
         self._pool = pool
 
     async def open(self, queue: str, cause: str, *, reason: str, by: str) -> None:
-        """Freeze for a cause; one that stands already keeps its since and gets the newer reason."""
-        await self._pool.execute(
-            """
-            INSERT INTO freezes (queue, cause, reason, by_whom) VALUES ($1, $2, $3, $4)
-            ON CONFLICT (queue, cause) WHERE lifted_at IS NULL DO UPDATE SET reason = $3
-            """,
-            queue,
-            cause,
-            reason,
-            by,
-        )
+        """Freeze for a cause and announce it once; one that stands keeps its since and gets the newer reason."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            row_id = await connection.fetchval(
+                """
+                INSERT INTO freezes (queue, cause, reason, by_whom) VALUES ($1, $2, $3, $4)
+                ON CONFLICT (queue, cause) WHERE lifted_at IS NULL DO UPDATE SET reason = $3
+                RETURNING id
+                """,
+                queue,
+                cause,
+                reason,
+                by,
+            )
+            await connection.execute(
+                ANNOUNCE, f"freeze/{row_id}", queue, f"{queue} is frozen by {by}: {cause} ({reason})"
+            )
 
     async def lift(self, queue: str, cause: str, *, reason: str, by: str) -> bool:
-        """Lift a cause; whether it stood."""
-        row = await self._pool.fetchrow(
-            """
-            UPDATE freezes SET lifted_at = now(), lifted_by = $4, lifted_reason = $3
-            WHERE queue = $1 AND cause = $2 AND lifted_at IS NULL RETURNING id
-            """,
-            queue,
-            cause,
-            reason,
-            by,
-        )
-        return row is not None
+        """Lift a cause, and announce it once; whether it stood."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            row_id = await connection.fetchval(
+                """
+                UPDATE freezes SET lifted_at = now(), lifted_by = $4, lifted_reason = $3
+                WHERE queue = $1 AND cause = $2 AND lifted_at IS NULL RETURNING id
+                """,
+                queue,
+                cause,
+                reason,
+                by,
+            )
+            if row_id is not None:
+                said = f"{queue}: {by} lifted {cause} ({reason})"
+                await connection.execute(ANNOUNCE, f"freeze/{row_id}/lifted", queue, said)
+        return row_id is not None
 
     async def standing(self, queue: str) -> tuple[FreezeRow, ...]:
         """The causes that stand, oldest first."""

@@ -12,6 +12,7 @@ class LeaseRow:
 
     epoch: int
     holder: str
+    generation: int
     granted_at: datetime
     released_at: datetime | None
 
@@ -50,7 +51,7 @@ class Landings:
             VALUES ($1, nextval('lease_epochs'), $2, $3)
             ON CONFLICT (queue) DO UPDATE
                SET epoch = EXCLUDED.epoch, holder = $2, generation = $3, granted_at = now(), released_at = NULL
-            RETURNING epoch, holder, granted_at, released_at
+            RETURNING epoch, holder, generation, granted_at, released_at
             """,
             queue,
             holder,
@@ -62,6 +63,23 @@ class Landings:
     async def close_lease(self, queue: str, epoch: int) -> None:
         """Mark an epoch released; an older epoch changes nothing."""
         await self._pool.execute("UPDATE leases SET released_at = now() WHERE queue = $1 AND epoch = $2", queue, epoch)
+
+    async def open_lease_of(self, queue: str) -> LeaseRow | None:
+        """The lease of a queue that nobody has given back, if there is one."""
+        row = await self._pool.fetchrow(
+            """
+            SELECT epoch, holder, generation, granted_at, released_at FROM leases
+            WHERE queue = $1 AND released_at IS NULL
+            """,
+            queue,
+        )
+        return LeaseRow(**row) if row else None
+
+    async def has_landed(self, epoch: int) -> bool:
+        """Whether something was landed under an epoch and read back."""
+        return bool(
+            await self._pool.fetchval("SELECT true FROM merge_landings WHERE epoch = $1 AND status = 'landed'", epoch)
+        )
 
     async def holds(self, queue: str, epoch: int) -> bool:
         """Whether an epoch is the queue's current one and not released."""
