@@ -21,6 +21,8 @@ from activities.adapters.plane import PlaneClient
 from activities.adapters.store import Store, open_pool
 from activities.adapters.telegram import TelegramClient
 from activities.agents import Agents
+from activities.deploy_commands import DeployCommands
+from activities.deploy_secrets import DeploySecrets
 from activities.deployments import Deployments
 from activities.forge import Forge
 from activities.gates import Gates
@@ -111,7 +113,7 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             workspaces=Workspaces(mirrors, isolation, store, settings),
             agents=Agents(_runners(settings), isolation, store, settings),
             landing=Landing(mirrors, forge, store, settings),
-            deployments=Deployments(mirrors, isolation, store, settings),
+            deployments=Deployments(mirrors, DeployCommands(isolation, DeploySecrets(os.environ)), store, settings),
             leases=Leases(client, store),
             ledger=Ledger(store),
             reconcile=Reconcile(plane, client, store, projects, settings),
@@ -160,6 +162,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.landing.build_candidate,
         parts.landing.land,
         parts.deployments.deploy,
+        parts.deployments.roll_back,
     ]
     return [
         _worker(

@@ -13,7 +13,7 @@ from deploy.processes import MARKER
 _TOKENS = ("ORCH_PLANE_TOKEN", "ORCH_GITEA_TOKEN", "ORCH_GITEA_REVIEWER_TOKEN", "ORCH_TELEGRAM_TOKEN")
 _WEBHOOK_SECRETS = ("ORCH_PLANE_WEBHOOK_SECRET", "ORCH_GITEA_WEBHOOK_SECRET")
 SECRETS_OF = {
-    "worker": _TOKENS,
+    "worker": (*_TOKENS, "ORCH_DEPLOY_SECRET_"),
     "api": _WEBHOOK_SECRETS,
     # The other end of both: it checks the tokens and signs the webhooks.
     "sandbox": (*_TOKENS, *_WEBHOOK_SECRETS),

@@ -22,7 +22,7 @@ UNKNOWN_GRACE = timedelta(seconds=30)
 HUMAN_REMINDER = timedelta(hours=24)
 PARKED = frozenset({"Unauthorized", "ProjectNotConfigured"})
 """Refusals that end by themselves once somebody mends the token or the configuration: nobody has to say `retry`."""
-ANSWERS = frozenset({Act.APPROVE, Act.REJECT, Act.RETRY})
+ANSWERS = frozenset({Act.APPROVE, Act.REJECT, Act.RETRY, Act.ROLLBACK, Act.ACCEPT})
 """Acts that answer what a stage waits for; the others interrupt it."""
 
 
@@ -272,18 +272,20 @@ class TaskRun:
         first = min(self.pending.values(), key=lambda hint: hint.since, default=None)
         return first.source if first else Source.WORKFLOW
 
-    async def ask_human(self, reason: str) -> None:
-        """Stand still until a person says `retry`; the reason says what they must look at."""
+    async def ask_human(self, reason: str, *, offers: tuple[Act, ...] = (Act.RETRY,)) -> OperatorAct:
+        """Stand still until a person says one of `offers`; the reason says what they must look at."""
         self.say(f"needs a person: {reason}")
         await self.let_go()
         since, announce = workflow.now(), f"{self.state.key} needs you: {reason}"
         while True:
             for act in await self.take_answers():
-                if act.act is Act.RETRY:
-                    self.say(f"{act.by} said retry", source=Source.OPERATOR)
-                    self.update(waiting=None)
-                    return
+                if act.act in offers:
+                    said = f": {act.reason}" if act.reason else ""
+                    self.say(f"{act.by} said {act.act}{said}", source=Source.OPERATOR)
+                    self.update(waiting=None, offers=())
+                    return act
             self.pending.clear()
+            self.update(offers=offers)
             await self.wait(
                 Waiting(
                     on=WaitingOn.PERSON,

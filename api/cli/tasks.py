@@ -136,6 +136,18 @@ def retry(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False
 
 
 @app.command()
+def rollback(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+    """Bring back what production served before a task's deployment failed."""
+    _tell("rollback", key, reason=reason, by=by, output=Output(as_json=as_json))
+
+
+@app.command()
+def accept(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
+    """Take production as it is after a task's deployment failed; the task ends and others go on."""
+    _tell("accept", key, reason=reason, by=by, output=Output(as_json=as_json))
+
+
+@app.command()
 def pause(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> None:
     """Let a task stand still until `resume`; its agent is stopped and its round played again."""
     _tell("pause", key, reason=reason, by=by, output=Output(as_json=as_json))

@@ -146,7 +146,7 @@ class Updates:
         return self
 
 
-UPDATES = ["retry", "pause", "resume", "cancel"]
+UPDATES = ["retry", "rollback", "accept", "pause", "resume", "cancel"]
 
 
 @pytest.mark.parametrize("act", UPDATES)

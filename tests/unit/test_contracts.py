@@ -106,6 +106,7 @@ QUEUES = {
     names.host_control_queue(HOST): {"claim_host"},
     names.host_work_queue(HOST): {
         "prepare_workspace", "publish_work", "run_tests", "remove_workspaces", "build_candidate", "land", "deploy",
+        "roll_back",
     },
     names.host_agent_queue(HOST): {"run_agent"},
 }  # fmt: skip

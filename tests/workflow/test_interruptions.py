@@ -250,7 +250,12 @@ async def test_a_landing_or_deployment_is_seen_through(
         assert (await handle.result()).outcome == "done"
         assert (len(world.of("land")), len(world.of("deploy"))) == (1, 1)
     else:
-        assert (await handle.result()).outcome == "landed, not deployed"
+        result = await handle.result()
+        expected = {"land": ("landed, not deployed", ""), "deploy": ("deployed, not judged", result.landed_sha)}
+        assert (result.outcome, result.deployed_sha) == expected[name]
+        said = world.of("post_comment")[-1].body
+        assert ("nobody has judged it" in said) == (name == "deploy")
+        assert "git revert" in said
     assert name not in world.cancelled
     assert all_given_back(world, Stage.DEPLOY)
 

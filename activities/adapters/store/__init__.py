@@ -1,10 +1,11 @@
 """PostgreSQL as the activities see it: every write is idempotent, every key is ours to look up again."""
 
 from activities.adapters.store.deliveries import Deliveries
+from activities.adapters.store.deployments import DeploymentRow, DeploymentRows
 from activities.adapters.store.effects import Effect, Effects
 from activities.adapters.store.fences import Fences, StaleAttempt
 from activities.adapters.store.freezes import FreezeRow, Freezes
-from activities.adapters.store.landings import DeploymentRow, LandingRow, Landings, LeaseRow
+from activities.adapters.store.landings import LandingRow, Landings, LeaseRow
 from activities.adapters.store.outbox import Outbox, OutboxRow
 from activities.adapters.store.pool import DATABASE_AWAY, Pool, open_pool, outlast
 from activities.adapters.store.runs import Runs
@@ -15,6 +16,7 @@ __all__ = [
     "ActRow",
     "Deliveries",
     "DeploymentRow",
+    "DeploymentRows",
     "Effect",
     "Effects",
     "Fences",
@@ -46,6 +48,7 @@ class Store:
         self.deliveries = Deliveries(pool)
         self.fences = Fences(pool)
         self.landings = Landings(pool)
+        self.deployments = DeploymentRows(pool)
         self.freezes = Freezes(pool)
         self.runs = Runs(pool)
         self.outbox = Outbox(pool)

@@ -11,7 +11,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-STATEMENTS = (
+TABLES = (
     """
     CREATE TABLE freezes (
         id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -26,10 +26,16 @@ STATEMENTS = (
     )
     """,
     "CREATE UNIQUE INDEX freezes_standing ON freezes (queue, cause) WHERE lifted_at IS NULL",
+    """
+    ALTER TABLE deployments
+        ADD COLUMN kind text NOT NULL DEFAULT 'deploy' CHECK (kind IN ('deploy', 'rollback')),
+        DROP CONSTRAINT deployments_status_check,
+        ADD CONSTRAINT deployments_status_check CHECK (status IN ('started', 'succeeded', 'failed', 'lost'))
+    """,
 )
 
 
 def upgrade() -> None:
     """Add what the merge gate keeps."""
-    for statement in STATEMENTS:
+    for statement in TABLES:
         op.execute(statement)
