@@ -12,7 +12,7 @@ from workflows.model import DEFAULT_CAP, Policy, Role, Stage
 from workflows.problems import explain
 
 PATH = ".orch/pipeline.toml"
-SECRET_PREFIX = "ORCH_DEPLOY_SECRET_"
+SECRET_PREFIX = "ORCH_DEPLOY_SECRET_"  # noqa: S105 - a name
 """Begins the variables in which a worker is given the secrets that a policy names."""
 _SHORTEST, _LONGEST = timedelta(seconds=10), timedelta(hours=24)
 _UNITS = {"h": "hours", "m": "minutes", "s": "seconds"}

@@ -134,7 +134,7 @@ async def running(environment: Mapping[str, str], act: str, key: str) -> "Row":
 
 
 async def tell(environment: Mapping[str, str], act: str, row: "Row", *, reason: str, actor: str) -> dict[str, Any]:
-    """Retry, roll back, accept, pause, resume or cancel a task by an update. No row stands for it until the workflow has taken it.
+    """Tell a task by an update: retry, pause, and so on. No row stands for it until the workflow has taken it.
 
     Raises:
         CliError: the task refuses it, or nobody answers.

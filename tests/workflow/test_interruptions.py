@@ -123,14 +123,14 @@ async def test_a_pause_while_a_gate_waits_costs_no_work(
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_cancel_ends_the_task_at_every_stage(driver: Driver, world: FakeWorld, stage: Stage) -> None:
-    """Cancel before landing ends as cancelled, after it as landed but not deployed; both clean up and say so."""
+    """Cancel before landing ends as cancelled, before a verdict on production as not judged; both clean up and say so."""
     with world.holding("run_agent"):
         handle = await driver.start_at(stage)
         await world.called("run_agent")
         await driver.tell(TaskWorkflow.cancel)
         result = await handle.result()
     landed = stage is Stage.DEPLOY
-    assert result.outcome == ("landed, not deployed" if landed else "cancelled")
+    assert result.outcome == ("deployed, not judged" if landed else "cancelled")
     assert world.cancelled.count("run_agent") == 1
     assert world.names()[-3:] == ["move item to cancelled", "post_comment", "remove_workspaces"]
     comment = world.of("post_comment")[-1]
