@@ -76,16 +76,8 @@ production = '''echo {what} >> {self.root}/log; {command}'''
         self, sha: str, key: str = "DEMO-1", where: Environment = Environment.PRODUCTION, **more: object
     ) -> Deployed:
         """Deploy as a task does; a step later than everything before."""
-        arg = Deploy.model_validate(
-            {
-                "ref": ref(key),
-                "repository": REPOSITORY,
-                "environment": where,
-                "sha": sha,
-                "lease": await self.lease(),
-                **more,
-            }  # fmt: skip
-        )
+        given = {"ref": ref(key), "repository": REPOSITORY, "environment": where, "sha": sha}
+        arg = Deploy.model_validate({**given, "lease": await self.lease(), **more})
         return await ActivityEnvironment().run(self.deployments.deploy, arg)
 
     async def roll_back(self, sha: str, failed: str, attempt: int = 1) -> Deployed:

@@ -123,7 +123,7 @@ async def test_a_pause_while_a_gate_waits_costs_no_work(
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_cancel_ends_the_task_at_every_stage(driver: Driver, world: FakeWorld, stage: Stage) -> None:
-    """Cancel before landing ends as cancelled, before a verdict on production as not judged; both clean up and say so."""
+    """Cancel before landing ends as cancelled, before production is judged as that; both clean up and say so."""
     with world.holding("run_agent"):
         handle = await driver.start_at(stage)
         await world.called("run_agent")
