@@ -101,8 +101,8 @@ async def test_a_rollback_and_an_acceptance(orch: Orch) -> None:
     await say(orch, "accept", key)
     row = await ended(orch, key)
     assert (row["outcome"], row["deployed_sha"], await frozen(orch)) == ("landed, rolled back", "", [])
-    last = (await orch.comments(key))[-1]["comment_html"]
-    assert "accepted as it is by olga, who says: as tested" in last
+    (closing,) = [one for one in await orch.comments(key) if one["external_id"].endswith("/closing-comment")]
+    assert "accepted as it is by olga, who says: as tested" in closing["comment_html"]
     commands = await orch.rows("SELECT kind, status FROM deployments WHERE task = $1 ORDER BY started_at", key)
     assert [tuple(one.values()) for one in commands][1:] == [("deploy", "failed"), ("rollback", "succeeded")]
     after = await orch.carry_through("After the acceptance")
@@ -131,7 +131,7 @@ async def test_two_tasks_in_the_wrong_order_of_speed(orch: Orch) -> None:
     newer = await serves(orch)
     assert newer != paused["landed_sha"]
     await say(orch, "resume", first)
-    await orch.done(first)
+    assert (await ended(orch, first))["outcome"] == "done"
     assert await serves(orch) == newer
     (said,) = await orch.rows(
         "SELECT output_tail FROM deployments WHERE task = $1 AND environment = 'production'", first

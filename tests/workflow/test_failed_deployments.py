@@ -245,3 +245,11 @@ async def test_where_the_landed_policy_deploys_nothing_the_task_has_landed(drive
     assert (result.outcome, result.deployed_sha) == ("landed", "")
     (asked,) = world.gate_calls(Gate.DEPLOYED)
     assert asked.policy.production is None
+
+
+async def test_who_was_let_through_the_merge_queue_may_deploy(driver: Driver, world: FakeWorld) -> None:
+    """A fix that a person lets land in spite of a failed deployment is let deploy too."""
+    handle = await driver.start_at(Stage.DEPLOY, passes=(FreezeCause.DEPLOY_FAILED,))
+    assert (await handle.result()).outcome == "done"
+    assert [arg.despite_failure for arg in world.of("deploy")] == [True]
+    assert len(world.of("lift_freeze")) == 1
