@@ -22,6 +22,8 @@ from activities.adapters.store import Store, open_pool
 from activities.adapters.telegram import TelegramClient
 from activities.agents import Agents
 from activities.base_tests import BaseTests
+from activities.deploy_commands import DeployCommands
+from activities.deploy_secrets import DeploySecrets
 from activities.deployments import Deployments
 from activities.forge import Forge
 from activities.gates import Gates
@@ -114,7 +116,7 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             base_tests=BaseTests(mirrors, isolation, settings),
             agents=Agents(_runners(settings), isolation, store, settings),
             landing=Landing(mirrors, forge, store, settings),
-            deployments=Deployments(mirrors, isolation, store, settings),
+            deployments=Deployments(mirrors, DeployCommands(isolation, DeploySecrets(os.environ)), store, settings),
             leases=Leases(client, store),
             ledger=Ledger(store),
             reconcile=Reconcile(plane, client, store, projects, settings),
@@ -168,6 +170,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.landing.build_candidate,
         parts.landing.land,
         parts.deployments.deploy,
+        parts.deployments.roll_back,
     ]
     return [
         _worker(

@@ -23,7 +23,9 @@ from workflows.problems import cause, secrets, unknown_variables, variable, vari
 from workflows.projects import OrchConfig, parse_orch_toml
 
 PROCESSES: dict[str, type[BaseModel]] = {"worker": WorkerSettings, "api": ApiSettings}
-OTHER_VARIABLES = ("ORCH_STACK_HOME", "ORCH_RUN_ID", "ORCH_SHA", "ORCH_ENVIRONMENT", "ORCH_REPOSITORY")
+OTHER_VARIABLES = (
+    "ORCH_STACK_HOME", "ORCH_RUN_ID", "ORCH_SHA", "ORCH_FAILED_SHA", "ORCH_ENVIRONMENT", "ORCH_REPOSITORY",
+)  # fmt: skip
 """What Orch itself puts into the environment of what it starts."""
 _USER_INFO = re.compile(r"//[^/@\s]*@")
 
@@ -89,7 +91,9 @@ def known_variables() -> set[str]:
 
 def warnings(environment: Mapping[str, str]) -> list[str]:
     """What is set and has no effect."""
-    return unknown_variables(environment, known_variables())
+    # Which deploy secrets are read is said by each repository's policy.
+    ours = [name for name in environment if not name.startswith(policy.SECRET_PREFIX)]
+    return unknown_variables(ours, known_variables())
 
 
 # -- check -------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ _ORDINARY = re.compile(
 )
 """What programs need of their surroundings. Only the worker, which starts agents, is given the rest too."""
 _OURS = re.compile(r"ORCH_\w+")
+_DEPLOY_SECRETS = "ORCH_DEPLOY_SECRET_"
 _SECRET = re.compile(r"TOKEN(?!S)|SECRET|PASSWORD|KEY|DATABASE_URL")
 
 
@@ -85,7 +86,7 @@ def for_service(name: str, values: Mapping[str, str], outer: Mapping[str, str]) 
         outer: the environment `orch up` was called in. Its `ORCH_` settings are passed on, its secrets only
             to the service they belong to.
     """
-    own = SECRETS_OF[name]
+    own = (*SECRETS_OF[name], *((_DEPLOY_SECRETS,) if name == "worker" else ()))
     given = {
         key: value for key, value in outer.items() if _is_for(key, own) and (name == "worker" or _is_ordinary(key))
     }

@@ -478,6 +478,15 @@ class FakeWorld:
             lambda: landing.Deployed(outcome=landing.DeployOutcome.SUCCEEDED, sha=arg.sha, output="deployed"),
         )
 
+    @activity.defn
+    async def roll_back(self, arg: landing.RollBack) -> landing.Deployed:
+        """Rolled back."""
+        return await self._answer(
+            "roll_back",
+            arg,
+            lambda: landing.Deployed(outcome=landing.DeployOutcome.SUCCEEDED, sha=arg.sha, output="rolled back"),
+        )
+
     # -- leases: the real activities over epochs in memory ---------------------------------------------------
 
     @activity.defn

@@ -3,19 +3,14 @@
 Leases never nest: staging is given back before the merge lease is asked for, merge before production.
 """
 
-from datetime import timedelta
-
-from workflows import gating, leasing, merging, steps
-from workflows.contracts import items, landing, leases, workspaces
-from workflows.lease_state import Phase
+from workflows import deploying, gating, leasing, merging, steps
+from workflows.contracts import items, landing, workspaces
 from workflows.model import Environment, FreezeCause, GateOutcome, ItemState, Stage
 from workflows.names import PLANE_QUEUE, host_work_queue
 from workflows.stages import Gate
-from workflows.state import Move
+from workflows.state import Move, TaskState
 from workflows.task_run import TaskRun
 from workflows.verdicts import VerdictOutcome
-
-DEPLOY_LIMIT = timedelta(hours=1)
 
 
 async def deploy_staging(run: TaskRun) -> Move:
@@ -33,33 +28,17 @@ async def deploy(run: TaskRun) -> Move:
         elsewhere = await merging.land(run)
         if elsewhere is not None:
             return elsewhere
-    state = run.state
-    deployed = await _deploy(run, Environment.PRODUCTION, state.landed_sha)
-    if deployed is not None and deployed.outcome in _NOT_DEPLOYED:
-        return Move(to=Stage.DEPLOY, reason=f"production: {deployed.reason}")
-    run.update(deployed_sha=deployed.sha if deployed else "")
-    output = deployed.output if deployed else "this project has no production command"
-    judged = await steps.judge(run, **{"deployment.txt": output})
-    if isinstance(judged, Move):
-        return judged
-    # The deployer judges what runs; the branch's head is what landed.
-    claim = judged.model_copy(update={"sha": state.landed_sha})
-    result = await gating.ask(
-        run,
-        lambda: gating.question(
-            run, Gate.DEPLOYED, claim=claim, landed_sha=state.landed_sha, deployed_sha=run.state.deployed_sha
-        ),
-    )
-    green = result.outcome is GateOutcome.GREEN
-    if green:
-        await leasing.lift(run, FreezeCause.DEPLOY_FAILED, f"production serves {state.landed_sha[:10]}")
-    return Move(to=Stage.DONE if green else Stage.DEPLOY, reason=result.reason)
+    if run.state.work.failed is None:
+        passed = await _to_production(run)
+        if passed is not None:
+            return passed
+    return await deploying.ways_out(run)
 
 
 async def finish(run: TaskRun) -> str:
     """Tell Plane, close the books; answer the outcome in words."""
     state = run.state
-    outcome = "done" if state.deployed_sha else "landed"
+    outcome = _outcome(state)
     await run.call(
         items.move_item,
         items.MoveItem(ref=run.next_step().ref, effect="done", item=state.item, to=ItemState.DONE),
@@ -74,6 +53,7 @@ async def finish(run: TaskRun) -> str:
             item=state.item,
             repository=state.project.repository,
             title=f"{state.key} is {outcome}",
+            body=_note(state),
             footer=f"landed {state.landed_sha[:10]}",
             sha=state.landed_sha,
             waited=state.waited,
@@ -91,13 +71,29 @@ async def finish(run: TaskRun) -> str:
     return outcome
 
 
-_NOT_DEPLOYED = {landing.DeployOutcome.FAILED, landing.DeployOutcome.UNKNOWN}
+def _outcome(state: TaskState) -> str:
+    if state.rolled_back:
+        return "landed, rolled back"
+    return "done" if state.deployed_sha or state.accepted else "landed"
+
+
+def _note(state: TaskState) -> str:
+    """What a person must know of a task that ends though its deployment failed."""
+    if not state.accepted:
+        return ""
+    serves = (
+        f" Production was rolled back to {state.previous_sha[:10]}; the next deployment contains this change again."
+        if state.rolled_back
+        else ""
+    )
+    return f"{state.accepted}.{serves}"
 
 
 async def _stage_branch(run: TaskRun) -> Move | None:
     """Deploy the branch and judge what runs; where the task goes if it may not go on."""
-    deployed = await _deploy(run, Environment.STAGING, run.state.head_sha)
-    assert deployed is not None
+    deployed = await deploying.bring(run, Environment.STAGING, run.state.head_sha)
+    if deployed is None:
+        return None
     if deployed.outcome is landing.DeployOutcome.UNKNOWN:
         # A lost result is nobody's fault, and no work of a developer finds it again.
         await run.ask_human(f"staging: {deployed.reason}")
@@ -111,38 +107,35 @@ async def _stage_branch(run: TaskRun) -> Move | None:
     return None if passed else merging.back(f"staging: {judged.summary}", run.state.work.findings)
 
 
-async def _deploy(run: TaskRun, environment: Environment, sha: str) -> landing.Deployed | None:
-    policy = run.state.policy
-    staging = environment is Environment.STAGING
-    command = policy.staging if staging else policy.production
-    if not command:
+async def _to_production(run: TaskRun) -> Move | None:
+    """Deploy what landed and judge what runs; None if it did not pass, which is noted."""
+    state = run.state
+    deployed = await deploying.bring(run, Environment.PRODUCTION, state.landed_sha) if state.policy.production else None
+    if run.state.work.failed is not None:
         return None
-    work = run.state.work
-    if work.deployed == sha:
-        return landing.Deployed(outcome=landing.DeployOutcome.ALREADY_DEPLOYED, sha=sha, output=work.output)
-    kind = leases.LeaseKind.STAGING if staging else leases.LeaseKind.PRODUCTION
-    lease = await leasing.acquire(run, kind)
-    await leasing.phase(run, lease, Phase.DEPLOYING)
-    state = run.next_step()
-    deployed = await run.call(
-        landing.deploy,
-        landing.Deploy(
-            ref=state.ref,
-            repository=state.project.repository,
-            environment=environment,
-            sha=sha,
-            command=command,
-            probe=policy.probe_staging if staging else policy.probe_production,
-            lease=lease,
+    output = deployed.output if deployed else "nothing is deployed to production here"
+    judged = await steps.judge(run, **{"deployment.txt": output})
+    if isinstance(judged, Move):
+        return judged
+    # The deployer judges what runs; the branch's head is what landed.
+    claim = judged.model_copy(update={"sha": state.landed_sha})
+    policy = state.policy if deployed else state.policy.model_copy(update={"production": None})
+    result = await gating.ask(
+        run,
+        lambda: gating.question(
+            run,
+            Gate.DEPLOYED,
+            claim=claim,
+            policy=policy,
+            landed_sha=state.landed_sha,
+            deployed_sha=run.state.deployed_sha,
         ),
-        queue=host_work_queue(state.host),
-        summary=f"deploy {sha[:10]} to {environment}",
-        shield=True,
-        limit=DEPLOY_LIMIT,
     )
-    if deployed.outcome not in _NOT_DEPLOYED:
-        # Before anything else is awaited: what has been seen through is not done again after a pause.
-        run.update(work=run.state.work.model_copy(update={"deployed": sha, "output": deployed.output}))
-    await leasing.release(run, lease)
-    run.say(f"{environment}: {deployed.outcome}", sha=deployed.sha or sha)
-    return deployed
+    if result.outcome is GateOutcome.GREEN:
+        with run.shielded():
+            await leasing.lift(run, FreezeCause.DEPLOY_FAILED, f"production serves {state.landed_sha[:10]}")
+        return Move(to=Stage.DONE, reason=result.reason)
+    if deployed is None:
+        return Move(to=Stage.DEPLOY, reason=result.reason)
+    await deploying.fail(run, result.reason)
+    return None

@@ -69,7 +69,11 @@ async def land(run: TaskRun) -> Move | None:
     )
     if landed.outcome is landing.LandOutcome.LANDED:
         # Before anything else is awaited: whoever interrupts now must find that it has landed.
-        run.update(landed_sha=landed.sha, landed_at=leasing.landing_order())
+        run.update(
+            landed_sha=landed.sha,
+            landed_at=leasing.landing_order(),
+            despite_failure=FreezeCause.DEPLOY_FAILED in state.lease.passes,
+        )
         run.say(f"landed on {state.project.repository.base}", sha=landed.sha)
     await leasing.release(run, state.lease)
     if landed.outcome is landing.LandOutcome.LANDED:

@@ -106,8 +106,15 @@ class Policy(Frozen):
     test: str
     staging: str | None = None
     production: str | None = None
+    rollback: str | None = None
+    """Brings back what production served before a deployment that failed; run only when a person says so."""
     probe_staging: str | None = None
     probe_production: str | None = None
+    secrets: tuple[str, ...] = ()
+    """Names of the secrets that the production and rollback commands are given."""
+    staging_secrets: tuple[str, ...] = ()
+    repeatable: bool = False
+    """Whether a deploy command may be run again where nothing tells whether it ran."""
     ci: str = "required"
     """`required`, or `none` where the repository has no CI and says so."""
     runner: str = "claude"

@@ -12,6 +12,8 @@ from workflows.model import DEFAULT_CAP, Policy, Role, Stage
 from workflows.problems import explain
 
 PATH = ".orch/pipeline.toml"
+SECRET_PREFIX = "ORCH_DEPLOY_SECRET_"  # noqa: S105 - a name
+"""Begins the variables in which a worker is given the secrets that a policy names."""
 _SHORTEST, _LONGEST = timedelta(seconds=10), timedelta(hours=24)
 _UNITS = {"h": "hours", "m": "minutes", "s": "seconds"}
 
@@ -40,8 +42,19 @@ def _waits(stage: Stage) -> Stage:
     return stage
 
 
+def _secret_name(value: str) -> str:
+    taken = value.startswith(("ORCH_", "LD_")) or value in {"PATH", "HOME", "LANG", "TERM"} or value.endswith("_FILE")
+    if taken or not re.fullmatch(r"[A-Z][A-Z0-9_]{0,99}", value):
+        raise ValueError(
+            f"{value!r} cannot name a secret; use capitals, digits and _, no name of the system, "
+            "nothing that begins with ORCH_ or LD_ or ends with _FILE"
+        )
+    return value
+
+
 _Command = Annotated[str, AfterValidator(_says_something)]
 _Runner = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+_SecretName = Annotated[str, AfterValidator(_secret_name)]
 _Grace = Annotated[timedelta, BeforeValidator(_duration)]
 
 
@@ -51,6 +64,7 @@ class _Commands(BaseModel):
     test: _Command
     staging: _Command | None = None
     production: _Command
+    rollback: _Command | None = None
 
 
 class _Probes(BaseModel):
@@ -58,6 +72,14 @@ class _Probes(BaseModel):
 
     staging: _Command | None = None
     production: _Command | None = None
+
+
+class _Deploy(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    secrets: tuple[_SecretName, ...] = ()
+    staging_secrets: tuple[_SecretName, ...] = ()
+    repeatable: bool = False
 
 
 class _Agents(BaseModel):
@@ -85,6 +107,7 @@ class _File(BaseModel):
 
     commands: _Commands
     probes: _Probes = _Probes()
+    deploy: _Deploy = _Deploy()
     agents: _Agents = _Agents()
     limits: _Limits = _Limits()
     grace: dict[Annotated[Stage, AfterValidator(_waits)], _Grace] = Field(default_factory=dict)
@@ -133,8 +156,12 @@ def _policy(parsed: _File, digest: str) -> Policy:
         test=parsed.commands.test,
         staging=parsed.commands.staging,
         production=None if production == "none" else production,
+        rollback=parsed.commands.rollback,
         probe_staging=parsed.probes.staging,
         probe_production=parsed.probes.production,
+        secrets=parsed.deploy.secrets,
+        staging_secrets=parsed.deploy.staging_secrets,
+        repeatable=parsed.deploy.repeatable,
         ci=parsed.ci,
         runner=parsed.agents.runner,
         runners=parsed.agents.roles,

@@ -38,6 +38,8 @@ class Act(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     CANCEL = "cancel"
+    ROLLBACK = "rollback"
+    ACCEPT = "accept"
 
 
 DECISIONS = frozenset({Act.APPROVE, Act.REJECT})
@@ -89,6 +91,14 @@ class Paused(Frozen):
     since: datetime
 
 
+class FailedDeployment(Frozen):
+    """A deployment to production that did not pass, until a person says what becomes of it."""
+
+    reason: str
+    rollbacks: int = 0
+    """How often a person has said rollback."""
+
+
 class RoundWork(Frozen):
     """What the current round has finished, so that a pause in it costs nothing twice."""
 
@@ -106,6 +116,8 @@ class RoundWork(Frozen):
     """The sha that this round has deployed."""
     output: str = ""
     """What its deployment said."""
+    failed: FailedDeployment | None = None
+    """What a person is asked about after a failed deployment to production."""
 
 
 class Wish(Frozen):
@@ -154,6 +166,14 @@ class TaskState(Frozen):
     landed_sha: str = ""
     landed_at: datetime | None = None
     deployed_sha: str = ""
+    previous_sha: str = ""
+    """What production served before this task's first deployment: what a rollback brings back."""
+    rolled_back: bool = False
+    """Whether production was brought back to `previous_sha`, and nothing was deployed since."""
+    accepted: str = ""
+    """Who accepted a failed deployment, and what they said."""
+    despite_failure: bool = False
+    """A person lets this task deploy though another's deployment has failed."""
     cost_usd: float = 0.0
     cost_complete: bool = True
     """False once a run's cost could not be known: the sum is then a lower bound."""
@@ -170,6 +190,8 @@ class TaskState(Frozen):
     """Acts taken but not yet recorded."""
     act_ids: tuple[str, ...] = ()
     waiting: Waiting | None = None
+    offers: tuple[Act, ...] = ()
+    """What a person may say to the wait besides what any task can be told."""
     timeline: tuple[TimelineLine, ...] = ()
     lines_written: int = 0
     """How many timeline lines this generation has had."""
@@ -245,6 +267,8 @@ def told(state: TaskState, at: datetime, text: str, *, sha: str = "", source: st
 
 def exhausted(state: TaskState, move: Move) -> str | None:
     """Why a way back may not be gone once more without a person, or None if it may."""
+    if move.source is Source.OPERATOR:
+        return None
     if move.to is Stage.DEPLOY and state.stage is Stage.DEPLOY:
         return "a deployment never tries again by itself"
     if move.spends is None:
@@ -262,8 +286,12 @@ def act_refusal(state: TaskState | None, act: Act, act_id: str, digest: str) -> 
         return None
     if act in DECISIONS:
         return _answer_refusal(state, digest)
+    offered = act in state.offers and state.paused is None
+    asks = state.waiting is not None and state.waiting.needs_human and state.paused is None
     possible = {
-        Act.RETRY: state.waiting is not None and state.waiting.needs_human and state.paused is None,
+        Act.RETRY: asks or offered,
+        Act.ROLLBACK: offered,
+        Act.ACCEPT: offered,
         Act.RESUME: state.paused is not None,
         Act.PAUSE: state.paused is None,
         Act.CANCEL: True,

@@ -185,6 +185,24 @@ class TaskWorkflow:
     def _validate_retry(self, command: OperatorCommand) -> None:
         self._validate(Act.RETRY, command)
 
+    @workflow.update(description="Bring back what production served before a deployment that failed.")
+    def rollback(self, command: OperatorCommand) -> str:
+        """Take a rollback."""
+        return self._take(Act.ROLLBACK, command)
+
+    @rollback.validator
+    def _validate_rollback(self, command: OperatorCommand) -> None:
+        self._validate(Act.ROLLBACK, command)
+
+    @workflow.update(description="Take production as it is after a deployment that failed, and end the task.")
+    def accept(self, command: OperatorCommand) -> str:
+        """Take an acceptance."""
+        return self._take(Act.ACCEPT, command)
+
+    @accept.validator
+    def _validate_accept(self, command: OperatorCommand) -> None:
+        self._validate(Act.ACCEPT, command)
+
     @workflow.update(description="Stand still until somebody says resume.")
     def pause(self, command: OperatorCommand) -> str:
         """Take a pause."""

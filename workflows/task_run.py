@@ -23,7 +23,7 @@ UNKNOWN_GRACE = timedelta(seconds=30)
 HUMAN_REMINDER = timedelta(hours=24)
 PARKED = frozenset({"Unauthorized", "ProjectNotConfigured"})
 """Refusals that end by themselves once somebody mends the token or the configuration: nobody has to say `retry`."""
-ANSWERS = frozenset({Act.APPROVE, Act.REJECT, Act.RETRY})
+ANSWERS = frozenset({Act.APPROVE, Act.REJECT, Act.RETRY, Act.ROLLBACK, Act.ACCEPT})
 """Acts that answer what a stage waits for; the others interrupt it."""
 
 
@@ -296,21 +296,24 @@ class TaskRun:
         first = min(self.pending.values(), key=lambda hint: hint.since, default=None)
         return first.source if first else Source.WORKFLOW
 
-    async def ask_human(self, reason: str) -> None:
-        """Stand still until a person says `retry`; the reason says what they must look at."""
+    async def ask_human(self, reason: str, *, offers: tuple[Act, ...] = (Act.RETRY,)) -> OperatorAct:
+        """Stand still until a person says one of `offers`; the reason says what they must look at."""
         self.say(f"needs a person: {reason}")
         await self.let_go()
         since, announce = workflow.now(), f"{self.state.key} needs you: {reason}"
         while True:
-            retried = False
+            chosen: OperatorAct | None = None
             for act in await self.take_answers():
-                retried = retried or act.act is Act.RETRY
-                meant = "" if act.act is Act.RETRY else ", which answers nothing that is asked now"
-                self.say(f"{act.by} said {act.act}{meant}", source=Source.OPERATOR)
-            if retried:
-                self.update(waiting=None)
-                return
+                wanted = act.act in offers and chosen is None
+                chosen = act if wanted else chosen
+                said = f": {act.reason}" if act.reason else ""
+                meant = "" if wanted else ", which answers nothing that is asked now"
+                self.say(f"{act.by} said {act.act}{said}{meant}", source=Source.OPERATOR)
+            if chosen is not None:
+                self.update(waiting=None, offers=())
+                return chosen
             self.pending.clear()
+            self.update(offers=offers)
             await self.wait(
                 Waiting(
                     on=WaitingOn.PERSON,

@@ -137,6 +137,18 @@ def retry(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False
 
 
 @app.command()
+def rollback(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> int:
+    """Bring back what production served before a task's deployment failed."""
+    return _tell("rollback", key, reason=reason, by=by, output=Output(as_json=as_json))
+
+
+@app.command()
+def accept(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> int:
+    """Take production as it is after a task's deployment failed; the task ends and others go on."""
+    return _tell("accept", key, reason=reason, by=by, output=Output(as_json=as_json))
+
+
+@app.command()
 def pause(key: Key, *, reason: Reason = "", by: By = None, as_json: Json = False) -> int:
     """Let a task stand still until `resume`; its agent is stopped and its round played again."""
     return _tell("pause", key, reason=reason, by=by, output=Output(as_json=as_json))

@@ -89,6 +89,8 @@ def next_step(row: Row) -> str:
         return f"go on: orch task resume {row['task']}"
     if row["spec_digest"]:
         return f"decide: orch task approve {row['task']}, or orch task reject {row['task']} --reason …"
+    if row["stage"] == "deploy" and row["waiting_reason"].startswith("production:"):
+        return f"mend what it says, then say what it offers: orch task retry|rollback|accept {row['task']}"
     return f"mend what it says, then: orch task retry {row['task']}"
 
 
@@ -120,12 +122,17 @@ def became(row: Row) -> str:
 
 def cancelled_as(row: Row) -> str:
     """What a task becomes that is cancelled as it stands."""
+    if row["deployed_sha"]:
+        # Who is asked after a deployment is asked because it did not pass.
+        return "deployed, not passed" if row["needs_human"] else "deployed, not judged"
     return "landed, not deployed" if row["landed_sha"] else "cancelled"
 
 
 def cancelling(row: Row) -> str:
     """What cancelling would do to a task, for who is asked whether to."""
-    if row["landed_sha"]:
+    if row["deployed_sha"]:
+        done = f"production serves {short(row['deployed_sha'])}, and nobody answers for it any more"
+    elif row["landed_sha"]:
         done = f"{short(row['landed_sha'])} stays on the base branch of {row['repo']}; the next deployment contains it"
     else:
         done = f"branch {row['branch']} and its pull request are left as they are"

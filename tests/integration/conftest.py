@@ -30,7 +30,7 @@ def migration_statements() -> tuple[str, ...]:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        statements += getattr(module, "STATEMENTS", None) or module.TABLES
+        statements += module.TABLES
     return tuple(statements)
 
 

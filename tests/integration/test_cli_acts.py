@@ -154,7 +154,7 @@ class Temporal:
         return self
 
 
-ACTS = ["retry", "pause", "resume", "cancel"]
+ACTS = ["retry", "rollback", "accept", "pause", "resume", "cancel"]
 
 
 @pytest.mark.parametrize("act", ACTS)

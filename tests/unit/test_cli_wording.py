@@ -172,3 +172,25 @@ def test_a_line_of_the_demo_has_time_stage_text_and_short_sha() -> None:
         demo_lines.line(1.26, "deploy", "landed on main", "c" * 40)
         == "   1.3 s  deploy          landed on main  cccccccccc"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends_as"),
+    [
+        ({}, "cancelled"),
+        ({"landed_sha": "a" * 40}, "landed, not deployed"),
+        ({"landed_sha": "a" * 40, "deployed_sha": "a" * 40, "needs_human": False}, "deployed, not judged"),
+        ({"landed_sha": "a" * 40, "deployed_sha": "a" * 40}, "deployed, not passed"),
+    ],
+)
+def test_cancelling_is_called_by_how_far_it_has_come(changes: dict[str, Any], ends_as: str) -> None:
+    """Who cancels is told what the task ends as, and what production serves then."""
+    assert wording.cancelled_as(row(**changes)) == ends_as
+    assert f"“{ends_as}”" in wording.cancelling(row(**changes))
+    assert ("production serves" in wording.cancelling(row(**changes))) == ("deployed_sha" in changes)
+
+
+def test_the_ways_out_of_a_failed_deployment_are_named() -> None:
+    """The next step of a task whose deployment failed names the acts its reason speaks of."""
+    failed = row(stage="deploy", spec_digest="", waiting_reason="production: exit 1; say retry or accept")
+    assert wording.next_step(failed).endswith("orch task retry|rollback|accept PAY-7")

@@ -109,7 +109,7 @@ QUEUES = {
     names.host_control_queue(HOST): {"claim_host"},
     names.host_work_queue(HOST): {
         "prepare_workspace", "publish_work", "run_tests", "test_base", "remove_workspaces", "build_candidate", "land",
-        "deploy",
+        "deploy", "roll_back",
     },
     names.host_agent_queue(HOST): {"run_agent"},
 }  # fmt: skip

@@ -25,7 +25,19 @@ from workflows.model import (
 )
 from workflows.projects import ProjectFacts
 from workflows.stages import REGISTRY, Gate, artifact_path, decision_digest, missing_headings
-from workflows.state import TIMELINE_KEPT, Act, Ask, Move, TaskState, act_refusal, entered, told, why
+from workflows.state import (
+    TIMELINE_KEPT,
+    Act,
+    Ask,
+    Counter,
+    Move,
+    TaskState,
+    act_refusal,
+    entered,
+    exhausted,
+    told,
+    why,
+)
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict, VerdictOutcome, refusal
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -306,6 +318,11 @@ FOR_CI = Waiting(on=WaitingOn.CI, reason="r", since=NOW, next_check=NOW)
         (a_state(waiting=FOR_A_PERSON), Act.RETRY, "", None),
         (a_state(waiting=FOR_CI), Act.RETRY, "", "nothing to retry"),
         (a_state(), Act.RETRY, "", "nothing to retry"),
+        (a_state(waiting=FOR_A_PERSON), Act.ROLLBACK, "", "nothing to rollback"),
+        (a_state(waiting=FOR_A_PERSON), Act.ACCEPT, "", "nothing to accept"),
+        (a_state(waiting=FOR_A_PERSON, offers=(Act.ROLLBACK,)), Act.ROLLBACK, "", None),
+        (a_state(waiting=FOR_A_PERSON, offers=(Act.ROLLBACK,)), Act.ACCEPT, "", "nothing to accept"),
+        (a_state(waiting=FOR_CI, offers=(Act.RETRY,)), Act.RETRY, "", None),
         (a_state(act_ids=("act-1",)), Act.APPROVE, "d1", None),
         (a_state(act_ids=("act-1",)), Act.RETRY, "", None),
     ],
@@ -436,3 +453,23 @@ def test_search_attributes_fit_every_database() -> None:
     keyword = names.PROJECT.indexed_value_type
     assert kinds.count(keyword) <= 10
     assert all(kinds.count(kind) <= 3 for kind in set(kinds) - {keyword})
+
+
+@pytest.mark.parametrize("cap", [0, 1, 3])
+def test_a_cap_is_how_many_ways_back_are_gone_without_a_person(cap: int) -> None:
+    """A cap of 3 lets a task go back three times by itself; the fourth time a person is asked."""
+    state = a_state(stage=Stage.DEVELOPMENT, policy=Policy(test="t", caps={"ci_rounds": cap}))
+    back = Move(to=Stage.DEVELOPMENT, reason="red", spends=Counter.CI_ROUNDS)
+    gone = 0
+    while exhausted(state, back) is None:
+        state, gone = entered(state, back), gone + 1
+    assert gone == cap
+    assert exhausted(state, back) == f"{cap} of {cap} ci rounds are spent"
+
+
+def test_a_person_who_says_retry_is_not_asked_again() -> None:
+    """A deployment never tries again by itself; a person's word is enough for one more round."""
+    state = a_state(stage=Stage.DEPLOY)
+    again = Move(to=Stage.DEPLOY, reason="r")
+    assert exhausted(state, again) == "a deployment never tries again by itself"
+    assert exhausted(state, again.model_copy(update={"source": Source.OPERATOR})) is None

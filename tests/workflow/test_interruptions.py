@@ -123,14 +123,14 @@ async def test_a_pause_while_a_gate_waits_costs_no_work(
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_cancel_ends_the_task_at_every_stage(driver: Driver, world: FakeWorld, stage: Stage) -> None:
-    """Cancel before landing ends as cancelled, after it as landed but not deployed; both clean up and say so."""
+    """Cancel before landing ends as cancelled, before production is judged as that; both clean up and say so."""
     with world.holding("run_agent"):
         handle = await driver.start_at(stage)
         await world.called("run_agent")
         await driver.tell(TaskWorkflow.cancel)
         result = await handle.result()
     landed = stage is Stage.DEPLOY
-    assert result.outcome == ("landed, not deployed" if landed else "cancelled")
+    assert result.outcome == ("deployed, not judged" if landed else "cancelled")
     assert world.cancelled.count("run_agent") == 1
     assert world.names()[-3:] == ["move item to cancelled", "post_comment", "remove_workspaces"]
     comment = world.of("post_comment")[-1]
@@ -250,7 +250,12 @@ async def test_a_landing_or_deployment_is_seen_through(
         assert (await handle.result()).outcome == "done"
         assert (len(world.of("land")), len(world.of("deploy"))) == (1, 1)
     else:
-        assert (await handle.result()).outcome == "landed, not deployed"
+        result = await handle.result()
+        expected = {"land": ("landed, not deployed", ""), "deploy": ("deployed, not judged", result.landed_sha)}
+        assert (result.outcome, result.deployed_sha) == expected[name]
+        said = world.of("post_comment")[-1].body
+        assert ("nobody has judged it" in said) == (name == "deploy")
+        assert "git revert" in said
     assert name not in world.cancelled
     assert all_given_back(world, Stage.DEPLOY)
 

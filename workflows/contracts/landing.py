@@ -76,14 +76,28 @@ class Landed(Frozen):
 
 
 class Deploy(Frozen):
-    """Run an environment's deploy command for a sha, once."""
+    """Run an environment's deploy command for a sha, once. The command is read from the base branch's policy."""
 
     ref: TaskRef
     repository: Repository
     environment: Environment
     sha: str
-    command: str
-    probe: str | None
+    lease: Lease
+    despite_failure: bool = False
+    """A person lets this task deploy though another task's deployment has failed."""
+
+
+class RollBack(Frozen):
+    """Run the rollback command once, so that production serves what it served before a failed deployment."""
+
+    ref: TaskRef
+    repository: Repository
+    sha: str
+    """What is to be served again."""
+    failed_sha: str
+    """What failed; the command is read from the policy at this commit."""
+    attempt: int
+    """The how manyeth rollback of this round, from 1: each is run once."""
     lease: Lease
 
 
@@ -92,16 +106,27 @@ class DeployOutcome(StrEnum):
 
     SUCCEEDED = "succeeded"
     ALREADY_DEPLOYED = "already deployed"
+    """What is served contains the sha; nothing was run."""
+    NOT_WANTED = "not wanted"
+    """The base branch's policy deploys nothing there."""
     FAILED = "failed"
     UNKNOWN = "unknown"
-    """The command's result was lost and the probe cannot tell: a person must look."""
+    """The command's result was lost and nothing tells what became of it: a person must look."""
+    REFUSED = "refused"
+    """Nothing was run: a person must mend something first."""
+    FROZEN = "frozen"
+    """Nothing was run: another task's deployment to production has failed."""
+    LEASE_LOST = "lease lost"
+    """Nothing was run: somebody else holds the lease."""
 
 
 class Deployed(Frozen):
-    """The outcome of `deploy`; `sha` is what the probe says is served."""
+    """The outcome of `deploy` and `roll_back`; `sha` is the commit asked for, once that is served."""
 
     outcome: DeployOutcome
     sha: str = ""
+    previous_sha: str = ""
+    """What was served before; empty if nobody could tell."""
     output: str = ""
     reason: str = ""
 
@@ -120,5 +145,11 @@ async def land(arg: Land) -> Landed:
 
 @activity.defn
 async def deploy(arg: Deploy) -> Deployed:
+    """Run once; a lost result is resolved by the probe."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def roll_back(arg: RollBack) -> Deployed:
     """Run once; a lost result is resolved by the probe."""
     raise NotImplementedError

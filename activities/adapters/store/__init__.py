@@ -2,11 +2,12 @@
 
 from activities.adapters.store.acts import Acts
 from activities.adapters.store.deliveries import Deliveries
+from activities.adapters.store.deployments import DeploymentRow, DeploymentRows
 from activities.adapters.store.effects import Effect, Effects
 from activities.adapters.store.fences import Fences, StaleAttempt
 from activities.adapters.store.freezes import FreezeRow, Freezes
 from activities.adapters.store.gaps import Gap, Gaps
-from activities.adapters.store.landings import DeploymentRow, LandingRow, Landings, LeaseRow
+from activities.adapters.store.landings import LandingRow, Landings, LeaseRow
 from activities.adapters.store.outbox import Outbox, OutboxRow
 from activities.adapters.store.pool import DATABASE_AWAY, Pool, open_pool, outlast
 from activities.adapters.store.runs import Runs
@@ -18,6 +19,7 @@ __all__ = [
     "Acts",
     "Deliveries",
     "DeploymentRow",
+    "DeploymentRows",
     "Effect",
     "Effects",
     "Fences",
@@ -52,6 +54,7 @@ class Store:
         self.gaps = Gaps(pool)
         self.fences = Fences(pool)
         self.landings = Landings(pool)
+        self.deployments = DeploymentRows(pool)
         self.freezes = Freezes(pool)
         self.runs = Runs(pool)
         self.acts = Acts(pool)

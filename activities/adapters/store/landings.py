@@ -1,4 +1,4 @@
-"""`leases`, `merge_landings`, `deployments`: the rows that make landing and deploying happen once."""
+"""`leases`, `merge_landings`: the rows that make landing happen once."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,19 +26,8 @@ class LandingRow:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentRow:
-    """A deployment that was begun; `previous_sha` is what the probe said before it, if it could say."""
-
-    sha: str
-    status: str
-    previous_sha: str
-    output_tail: str
-    is_new: bool
-
-
 class Landings:
-    """Leases, landings and deployments."""
+    """Leases and landings."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -135,43 +124,4 @@ class Landings:
             epoch,
             status,
             reason,
-        )
-
-    async def open_deployment(
-        self,
-        intent_key: str,
-        *,
-        task: str,
-        generation: int,
-        repo: str,
-        environment: str,
-        sha: str,
-        previous_sha: str,
-    ) -> DeploymentRow:
-        """Record that a deploy command is about to run; a repeat reads the first record."""
-        row = await self._pool.fetchrow(
-            """
-            INSERT INTO deployments (intent_key, task, generation, repo, environment, sha, previous_sha)
-            VALUES ($1, $2, $3, $4, $5, $6, $7)
-            ON CONFLICT (intent_key) DO UPDATE SET task = deployments.task
-            RETURNING sha, status, previous_sha, output_tail, (xmax = 0) AS is_new
-            """,
-            intent_key,
-            task,
-            generation,
-            repo,
-            environment,
-            sha,
-            previous_sha,
-        )
-        assert row is not None
-        return DeploymentRow(**row)
-
-    async def settle_deployment(self, intent_key: str, status: str, output_tail: str) -> None:
-        """Record how a deployment ended."""
-        await self._pool.execute(
-            "UPDATE deployments SET status = $2, output_tail = $3, ended_at = now() WHERE intent_key = $1",
-            intent_key,
-            status,
-            output_tail,
         )

@@ -11,7 +11,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-STATEMENTS = (
+TABLES = (
     """
     CREATE TABLE freezes (
         id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -32,10 +32,16 @@ STATEMENTS = (
     "UPDATE operator_acts SET outcome = 'taken' WHERE outcome = '' AND act NOT IN ('approve', 'reject')",
     "CREATE INDEX operator_acts_open ON operator_acts (task, generation) WHERE outcome = ''",
     "ALTER TABLE intake_gaps ADD COLUMN asked_at timestamptz, ADD COLUMN covered text[] NOT NULL DEFAULT '{}'",
+    """
+    ALTER TABLE deployments
+        ADD COLUMN kind text NOT NULL DEFAULT 'deploy' CHECK (kind IN ('deploy', 'rollback')),
+        DROP CONSTRAINT deployments_status_check,
+        ADD CONSTRAINT deployments_status_check CHECK (status IN ('started', 'succeeded', 'failed', 'lost'))
+    """,
 )
 
 
 def upgrade() -> None:
     """Add what the merge gate keeps."""
-    for statement in STATEMENTS:
+    for statement in TABLES:
         op.execute(statement)
