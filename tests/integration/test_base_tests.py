@@ -43,7 +43,7 @@ def base_tests(world: World) -> BaseTests:
 
 def policy(world: World, command: str) -> str:
     """Put a policy with this test command on main; the new tip."""
-    world.person.write(".orch/pipeline.toml", f'runner = "scripted"\n[commands]\ntest = "{command}"\n')
+    world.person.write(".orch/pipeline.toml", f'[commands]\ntest = "{command}"\nproduction = "none"\n')
     world.person.commit("policy")
     return world.publish("main")
 
