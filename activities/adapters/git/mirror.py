@@ -180,6 +180,15 @@ class Mirror(History):
                 timeout=self._timeout,
             )
 
+    async def commit_merge(self, tree: str, parents: tuple[str, ...], message: str, env: dict[str, str]) -> str:
+        """Write a commit of a tree and hold it under refs/orch/candidates/; the same arguments give the same commit."""
+        words = [word for parent in parents for word in ("-p", check_sha(parent))]
+        async with self._locked() as lock:
+            args = ("commit-tree", check_sha(tree), *words, "-m", message)
+            sha = (await git(args, git_dir=self.path, env=env, lock=lock)).text
+            await git(("update-ref", f"{OWN_REFS}candidates/{check_sha(sha)}", sha), git_dir=self.path, lock=lock)
+        return sha
+
     async def discard_if_corrupt(self, error: GitError) -> None:
         """Make the next `ensure` clone anew, if this error says that the mirror is broken."""
         if error.kind == "corrupt":

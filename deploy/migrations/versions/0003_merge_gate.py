@@ -11,7 +11,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-STATEMENTS = (
+TABLES = (
     """
     CREATE TABLE freezes (
         id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -31,5 +31,5 @@ STATEMENTS = (
 
 def upgrade() -> None:
     """Add what the merge gate keeps."""
-    for statement in STATEMENTS:
+    for statement in TABLES:
         op.execute(statement)
