@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+import unicodedata
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from activities.adapters.errors import GitError
 from activities.adapters.git.command import GitAuth, Output, git, remote_failure, transport_of
 from activities.adapters.git.history import History
 from activities.adapters.git.imports import import_commit
-from activities.adapters.git.names import check_branch, check_ref, check_sha
+from activities.adapters.git.names import check_branch, check_ref, check_sha, is_task_branch
 from activities.adapters.locks import WorkspaceLock
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,9 @@ class Mirror(History):
         self._transport = transport_of(remote_url)
         self._url = remote_url
         self._auth = auth
-        self._protected = frozenset(name.lower() for name in protected | _ALWAYS_PROTECTED)
+        self._protected = frozenset(
+            unicodedata.normalize("NFKC", name).casefold() for name in protected | _ALWAYS_PROTECTED
+        )
         self._lock_path = path.with_name(f"{path.name}.lock")
         self._broken = path.with_name(f"{path.name}.corrupt")
 
@@ -163,10 +166,10 @@ class Mirror(History):
 
     def refusal(self, branch: str) -> str | None:
         """Why this branch may never be pushed, or None if it may."""
-        if branch.lower() in self._protected:
+        if unicodedata.normalize("NFKC", branch).casefold() in self._protected:
             return f"{branch} is a protected branch"
-        if not branch.startswith(TASK_PREFIX):
-            return f"{branch} is not a task branch ({TASK_PREFIX}...)"
+        if not is_task_branch(branch):
+            return f"{branch} is not a task branch ({TASK_PREFIX}... in plain letters)"
         return None
 
     async def keep(self, source: Path, revision: str, ref: str) -> None:
