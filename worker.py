@@ -21,6 +21,7 @@ from activities.adapters.plane import PlaneClient
 from activities.adapters.store import Store, open_pool
 from activities.adapters.telegram import TelegramClient
 from activities.agents import Agents
+from activities.candidates import Candidates
 from activities.deployments import Deployments
 from activities.forge import Forge
 from activities.gates import Gates
@@ -40,6 +41,7 @@ from activities.runners.isolation import Isolation
 from activities.runners.scripted import ScriptedRunner
 from activities.settings import ConfigError, WorkerSettings, exit_with, load_settings
 from activities.situations import Situations
+from activities.switches import MergeGate
 from activities.workspaces import Workspaces
 from workflows import names
 from workflows.environment import EnvironmentWorkflow
@@ -69,6 +71,7 @@ class Parts:
     pull_requests: PullRequests
     workspaces: Workspaces
     agents: Agents
+    candidates: Candidates
     landing: Landing
     deployments: Deployments
     leases: Leases
@@ -106,10 +109,11 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             store=store,
             items=Items(plane, forge, store, projects, settings.temporal_ui_url),
             situations=Situations(plane, forge, store, projects),
-            gates=Gates(plane, forge, store, projects),
+            gates=Gates(plane, forge, store, projects, MergeGate(settings)),
             pull_requests=PullRequests(forge, store),
             workspaces=Workspaces(mirrors, isolation, store, settings),
             agents=Agents(_runners(settings), isolation, store, settings),
+            candidates=Candidates(mirrors, forge, store, settings),
             landing=Landing(mirrors, forge, store, settings),
             deployments=Deployments(mirrors, isolation, store, settings),
             leases=Leases(client, store),
@@ -157,7 +161,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.workspaces.publish_work,
         parts.workspaces.run_tests,
         parts.workspaces.remove_workspaces,
-        parts.landing.build_candidate,
+        parts.candidates.build_candidate,
         parts.landing.land,
         parts.deployments.deploy,
     ]
@@ -177,7 +181,7 @@ def workers(parts: Parts) -> list[Worker]:
             max_task_queue_activities_per_second=parts.settings.plane_rate,
         ),
         _worker(parts.client, names.host_control_queue(host), [parts.workspaces.claim_host]),
-        _worker(parts.client, names.host_work_queue(host), work, max_concurrent_activities=os.cpu_count() or 2),
+        _worker(parts.client, names.host_work_queue(host), work, max_concurrent_activities=parts.settings.work_slots),
         _worker(
             parts.client,
             names.host_agent_queue(host),

@@ -132,7 +132,7 @@ def _is_policy(path: Path, text: str) -> bool:
     except tomllib.TOMLDecodeError:
         return False
     ours = set(OrchConfig.model_fields)
-    return not tables & ours and bool(tables & {"commands", "probes", "agents", "limits", "grace", "ci"})
+    return not tables & ours and bool(tables & {"commands", "probes", "agents", "limits", "grace", "merge", "ci"})
 
 
 def _ids(path: str) -> list[str]:

@@ -6,6 +6,7 @@ Leases never nest: staging is given back before the merge lease is asked for, me
 from datetime import timedelta
 
 from workflows import gating, leasing, merging, steps
+from workflows import landing as landings
 from workflows.contracts import items, landing, leases, workspaces
 from workflows.model import Environment, FreezeCause, GateOutcome, ItemState, Stage
 from workflows.names import PLANE_QUEUE, host_work_queue
@@ -19,7 +20,7 @@ DEPLOY_LIMIT = timedelta(hours=1)
 
 async def deploy_staging(run: TaskRun) -> Move:
     """Stage the branch, then build and test the exact commit that will become main's tip."""
-    if run.state.policy.staging:
+    if run.state.policy.staging and run.state.staged_sha != run.state.head_sha:
         elsewhere = await _stage_branch(run)
         if elsewhere is not None:
             return elsewhere
@@ -29,7 +30,7 @@ async def deploy_staging(run: TaskRun) -> Move:
 async def deploy(run: TaskRun) -> Move:
     """Land the tested candidate, give the merge lease back, deploy what landed, judge what runs."""
     if not run.state.landed_sha:
-        elsewhere = await merging.land(run)
+        elsewhere = await landings.land(run)
         if elsewhere is not None:
             return elsewhere
     state = run.state
@@ -110,6 +111,7 @@ async def _stage_branch(run: TaskRun) -> Move | None:
     if isinstance(judged, Move):
         return judged
     passed = judged.outcome is VerdictOutcome.PASS
+    run.update(staged_sha=judged.sha if passed else "")
     return None if passed else merging.back(f"staging: {judged.summary}", run.state.work.findings)
 
 

@@ -80,6 +80,12 @@ class _Limits(BaseModel):
     merge_rounds: int = Field(default=5, ge=0, le=50)
 
 
+class _Merge(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    gate: Literal["on", "off"] = "on"
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -87,6 +93,7 @@ class _File(BaseModel):
     probes: _Probes = _Probes()
     agents: _Agents = _Agents()
     limits: _Limits = _Limits()
+    merge: _Merge = _Merge()
     grace: dict[Annotated[Stage, AfterValidator(_waits)], _Grace] = Field(default_factory=dict)
     ci: Literal["required", "none"] = "required"
 
@@ -138,6 +145,7 @@ def _policy(parsed: _File, digest: str) -> Policy:
         ci=parsed.ci,
         runner=parsed.agents.runner,
         runners=parsed.agents.roles,
+        merge_gate=parsed.merge.gate == "on",
         caps=parsed.limits.model_dump(),
         graces=parsed.grace,
         digest=digest,

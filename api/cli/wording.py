@@ -68,7 +68,8 @@ def why(row: Row) -> str:
     if row["ended_at"] is not None:
         landed = f" It landed as {short(row['landed_sha'])}." if row["landed_sha"] else ""
         return f"{row['task']} has ended: {clean(row['outcome'])}.{landed}"
-    head = f"{row['task']} is in {row['stage']} (round {row['round']})"
+    gate = f"; {clean(row['merge_gate'])}" if row.get("merge_gate") else ""
+    head = f"{row['task']} is in {row['stage']} (round {row['round']}{gate})"
     if row["status"] != "waiting":
         return f"{head} and working."
     how = waits(row["waiting_on"], needs_human=row["needs_human"])

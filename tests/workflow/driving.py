@@ -17,7 +17,7 @@ from workflows import names
 from workflows.hints import Hint, Source, Topic
 from workflows.lease_rules import QueueState
 from workflows.merge_queue import MergeQueueWorkflow
-from workflows.model import Candidate, Lease, PullRequest, Stage
+from workflows.model import Candidate, FreezeCause, Lease, PullRequest, Stage
 from workflows.state import TaskInput, TaskState
 from workflows.task import OperatorCommand, Status, TaskOutcome, TaskWorkflow
 
@@ -61,7 +61,7 @@ class Driver:
         self._started.add(names.task_workflow_id(key))
         return self.handle(which)
 
-    async def start_at(self, stage: Stage, which: int = 1) -> Handle:
+    async def start_at(self, stage: Stage, which: int = 1, passes: tuple[FreezeCause, ...] = ()) -> Handle:
         """Start a task that stands at a stage, as the runs before it would have left it."""
         world, key = self.world, self.world.key(which)
         found = world.beginning(key)
@@ -89,7 +89,8 @@ class Driver:
             sha = world.heads[state.branch]
             candidate = Candidate(sha=sha, tree=a_sha("tree"), base_sha=a_sha("main"), replaces=a_sha("before"))
             queue = names.merge_queue_workflow_id(world.repository.owner, world.repository.name, "main")
-            lease = Lease(queue=queue, epoch=world.held_epoch, ticket=1, granted_at=datetime(2026, 1, 1, tzinfo=UTC))
+            at = datetime(2026, 1, 1, tzinfo=UTC)
+            lease = Lease(queue=queue, epoch=world.held_epoch, ticket=1, granted_at=at, passes=passes)
             state = state.model_copy(update={"candidate": candidate, "lease": lease})
         await self.client.start_workflow(
             TaskWorkflow.run,

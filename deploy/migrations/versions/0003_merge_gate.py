@@ -26,6 +26,10 @@ TABLES = (
     )
     """,
     "CREATE UNIQUE INDEX freezes_standing ON freezes (queue, cause) WHERE lifted_at IS NULL",
+    "ALTER TABLE merge_landings ADD COLUMN queue text NOT NULL DEFAULT ''",
+    "ALTER TABLE merge_landings ADD COLUMN landed_sha text NOT NULL DEFAULT ''",
+    "CREATE INDEX merge_landings_landed ON merge_landings (queue, settled_at) WHERE status = 'landed'",
+    "ALTER TABLE tasks ADD COLUMN merge_gate text NOT NULL DEFAULT ''",
 )
 
 
