@@ -2,6 +2,7 @@
 
 from activities.settings import WorkerSettings
 from workflows.model import Repository
+from workflows.policy import merge_gate_off
 
 
 class MergeGate:
@@ -9,15 +10,8 @@ class MergeGate:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._enabled = settings.merge_gate_enabled
-        self._repositories = {name.casefold() for name in settings.merge_gate_repos.split(",") if name}
+        self._repositories = settings.merge_gate_repos
 
     def off(self, repository: Repository, *, policy: bool) -> str:
         """Why it is off, in words for people; empty where it is on."""
-        because = ""
-        if not self._enabled:
-            because = "ORCH_MERGE_GATE_ENABLED"
-        elif self._repositories and str(repository).casefold() not in self._repositories:
-            because = "ORCH_MERGE_GATE_REPOS"
-        elif not policy:
-            because = ".orch/pipeline.toml"
-        return f"merge gate off for {repository} ({because})" if because else ""
+        return merge_gate_off(repository, enabled=self._enabled, repositories=self._repositories, policy=policy)

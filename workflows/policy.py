@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from workflows.model import DEFAULT_CAP, Policy, Role, Stage
+from workflows.model import DEFAULT_CAP, Policy, Repository, Role, Stage
 from workflows.problems import explain
 
 PATH = ".orch/pipeline.toml"
@@ -128,6 +128,26 @@ def read_policy(content: bytes | None, where: str) -> PolicyFile:
     except ValidationError as error:
         return PolicyFile(None, explain(error, where, _File))
     return PolicyFile(_policy(parsed, sha256(content).hexdigest()[:12]), [])
+
+
+def merge_gate_off(repository: Repository, *, enabled: bool, repositories: str, policy: bool) -> str:
+    """Why the merge gate is off for a repository, in words for people; empty where it is on.
+
+    Args:
+        repository: the repository.
+        enabled: ORCH_MERGE_GATE_ENABLED.
+        repositories: ORCH_MERGE_GATE_REPOS; empty means all.
+        policy: what the repository's own policy says.
+    """
+    names = {name.strip().casefold() for name in repositories.split(",") if name.strip()}
+    because = ""
+    if not enabled:
+        because = "ORCH_MERGE_GATE_ENABLED"
+    elif names and str(repository).casefold() not in names:
+        because = "ORCH_MERGE_GATE_REPOS"
+    elif not policy:
+        because = ".orch/pipeline.toml"
+    return f"merge gate off for {repository} ({because})" if because else ""
 
 
 def _wrong(problem: str) -> PolicyFile:

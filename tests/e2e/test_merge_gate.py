@@ -9,7 +9,7 @@ from deploy.demo.playbook import playbook
 from tests.e2e.auditor import Auditor
 from tests.e2e.harness import WORK, Orch, running_stack
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
 
 TOGETHER = """\
 import pathlib
