@@ -11,6 +11,9 @@ from tests.e2e.harness import WORK, Orch, running_stack
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
 
+PATIENCE = 240.0
+"""Seconds in which two tasks that share slots, one with a second development round, have ended."""
+
 TOGETHER = """\
 import pathlib
 import unittest
@@ -52,7 +55,7 @@ async def two_that_break_each_other(orch: Orch) -> list[str]:
     # Both branches begin here, before either lands.
     await asyncio.gather(*(orch.asked(key) for key in keys))
     await asyncio.gather(*(orch.approve_when_asked(key) for key in keys))
-    await asyncio.gather(*(orch.done(key) for key in keys))
+    await asyncio.gather(*(orch.done(key, PATIENCE) for key in keys))
     return keys
 
 
@@ -72,7 +75,7 @@ async def test_two_tasks_share_one_slot(narrow: Orch) -> None:
     narrow.play()
     keys = [await narrow.start(f"One slot, {name}") for name in ("one", "two")]
     await asyncio.gather(*(narrow.approve_when_asked(key) for key in keys))
-    await asyncio.gather(*(narrow.done(key) for key in keys))
+    await asyncio.gather(*(narrow.done(key, PATIENCE) for key in keys))
     await Auditor(narrow).check(*keys)
 
 
