@@ -22,6 +22,7 @@ from activities.adapters.store import Store, open_pool
 from activities.adapters.telegram import TelegramClient
 from activities.agents import Agents
 from activities.base_tests import BaseTests
+from activities.candidates import Candidates
 from activities.deploy_commands import DeployCommands
 from activities.deploy_secrets import DeploySecrets
 from activities.deployments import Deployments
@@ -43,6 +44,7 @@ from activities.runners.isolation import Isolation
 from activities.runners.scripted import ScriptedRunner
 from activities.settings import ConfigError, WorkerSettings, exit_with, load_settings
 from activities.situations import Situations
+from activities.switches import MergeGate
 from activities.workspaces import Workspaces
 from workflows import names
 from workflows.environment import EnvironmentWorkflow
@@ -73,6 +75,7 @@ class Parts:
     workspaces: Workspaces
     base_tests: BaseTests
     agents: Agents
+    candidates: Candidates
     landing: Landing
     deployments: Deployments
     leases: Leases
@@ -110,11 +113,12 @@ async def assemble(settings: WorkerSettings, config: OrchConfig, client: Client)
             store=store,
             items=Items(plane, forge, store, projects, settings.temporal_ui_url),
             situations=Situations(plane, forge, store, projects),
-            gates=Gates(plane, forge, store, projects),
+            gates=Gates(plane, forge, store, projects, MergeGate(settings)),
             pull_requests=PullRequests(forge, store),
             workspaces=Workspaces(mirrors, isolation, store, settings),
             base_tests=BaseTests(mirrors, isolation, settings),
             agents=Agents(_runners(settings), isolation, store, settings),
+            candidates=Candidates(mirrors, forge, store, settings),
             landing=Landing(mirrors, forge, store, settings),
             deployments=Deployments(mirrors, DeployCommands(isolation, DeploySecrets(os.environ)), store, settings),
             leases=Leases(client, store),
@@ -167,7 +171,7 @@ def workers(parts: Parts) -> list[Worker]:
         parts.workspaces.run_tests,
         parts.base_tests.test_base,
         parts.workspaces.remove_workspaces,
-        parts.landing.build_candidate,
+        parts.candidates.build_candidate,
         parts.landing.land,
         parts.deployments.deploy,
         parts.deployments.roll_back,
@@ -188,7 +192,7 @@ def workers(parts: Parts) -> list[Worker]:
             max_task_queue_activities_per_second=parts.settings.plane_rate,
         ),
         _worker(parts.client, names.host_control_queue(host), [parts.workspaces.claim_host]),
-        _worker(parts.client, names.host_work_queue(host), work, max_concurrent_activities=os.cpu_count() or 2),
+        _worker(parts.client, names.host_work_queue(host), work, max_concurrent_activities=parts.settings.work_slots),
         _worker(
             parts.client,
             names.host_agent_queue(host),

@@ -12,6 +12,7 @@ from activities.decisions import Decisions
 from activities.forge import Forge
 from activities.projects import Projects
 from activities.reviews import objection
+from activities.switches import MergeGate
 from workflows.contracts import gates as contract
 from workflows.model import GateOutcome, GateResult, WaitingOn, fingerprint
 from workflows.policy import PATH, read_policy
@@ -21,13 +22,16 @@ from workflows.verdicts import VerdictOutcome
 HEAD_MOVED = "head moved"
 """Named among a red's failing facts when somebody else pushed: the new head wants a review."""
 MAIN_MOVED = "main moved"
+TREE_RED = "combined tree red"
+FLAKY = "flaky: failed once, passed on re-run"
 
 
 class Gates:
     """Judges, by reading Plane and Gitea at the moment it is asked."""
 
-    def __init__(self, plane: PlaneClient, forge: Forge, store: Store, projects: Projects) -> None:
+    def __init__(self, plane: PlaneClient, forge: Forge, store: Store, projects: Projects, switch: MergeGate) -> None:
         self._forge = forge
+        self._switch = switch
         self._store = store
         self._projects = projects
         self._decisions = Decisions(plane, store)
@@ -47,7 +51,8 @@ class Gates:
         repository = arg.repository
         content = await self._forge.client(repository).get_file(PATH, repository.base)
         found = read_policy(content, f"{PATH} on {repository.base} of {repository}")
-        return contract.PolicyReading(policy=found.policy, problem=found.problem)
+        off = self._switch.off(repository, policy=found.policy is None or found.policy.merge_gate)
+        return contract.PolicyReading(policy=found.policy, problem=found.problem, gate_off=off)
 
     @activity.defn
     async def evaluate_gate(self, arg: contract.GateQuestion) -> GateResult:
@@ -150,13 +155,21 @@ class Gates:
         assert candidate is not None
         if tests is None or tests.sha != candidate.sha:
             return _red(arg, "the candidate was not tested", "no evidence")
-        if not tests.passed:
-            return _red(arg, f"the combined tree fails its tests (exit {tests.exit_code})", "combined tree red")
+        # Whoever moved head or main makes what was tested moot: a red of it is nobody's.
+        moved = await self._head_moved(arg, candidate.sha)
+        if moved is not None:
+            return moved
         repository = arg.project.repository
         main = await self._forge.client(repository).get_branch(repository.base)
         if main is None or main.sha != candidate.base_sha:
             return _red(arg, f"{repository.base} moved while the candidate was tested", MAIN_MOVED)
-        return await self._head_moved(arg, candidate.sha) or await self._ci(arg, candidate.sha)
+        if not tests.passed:
+            runs = f", {arg.failed_runs + 1} times" if arg.failed_runs else ""
+            return _red(arg, f"the combined tree fails its tests (exit {tests.exit_code}{runs})", TREE_RED)
+        result = await self._ci(arg, candidate.sha)
+        if arg.failed_runs and result.outcome is GateOutcome.GREEN:
+            return result.model_copy(update={"reason": f"{FLAKY}; {result.reason}"})
+        return result
 
     async def _deployed(self, arg: contract.GateQuestion) -> GateResult:
         if arg.policy.production and arg.policy.probe_production and arg.deployed_sha != arg.landed_sha:

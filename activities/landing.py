@@ -1,35 +1,39 @@
-"""Building and landing candidates. Safety comes from the ref; the lease only gives order.
+"""Landing candidates. Safety comes from the ref; the lease only gives order.
 
-The order of steps is design section 6's; every step may be repeated after a crash at any point.
+After any answer to the merge call but a plain yes, Gitea and main are read before anything is decided.
 """
 
-import asyncio
-import shutil
+from fnmatch import fnmatchcase
 
 from temporalio import activity
 
 from activities.adapters.errors import Unavailable
-from activities.adapters.git import (
-    AlreadyLanded,
-    Empty,
-    Identity,
-    Mirror,
-    Pushed,
-    RebaseConflict,
-    StaleHead,
-    rebase_onto,
+from activities.adapters.git import Mirror
+from activities.adapters.gitea_merge import (
+    BaseMoved,
+    HeadMoved,
+    MergeConflict,
+    Merged,
+    MergeOutcome,
+    MergeStyle,
+    NotAllowed,
 )
-from activities.adapters.gitea_merge import BaseMoved, HeadMoved, MergeConflict, Merged, NotAllowed
+from activities.adapters.gitea_models import Pull, Repo
 from activities.adapters.store import Store
 from activities.fencing import Fence
 from activities.forge import Forge
+from activities.landing_facts import contains, rewound, standing, tip
 from activities.mirrors import Mirrors
 from activities.reviews import objection
 from activities.settings import WorkerSettings
-from workflows.contracts import landing as contract
-from workflows.model import Candidate, Repository
+from activities.switches import MergeGate
+from workflows.contracts.landing import Land, Landed
+from workflows.contracts.landing import LandOutcome as Outcome
 
-COMMITTER = Identity(name="Orch", email="orch@orch.invalid")
+CHECKS = 20
+"""How often Gitea may say that it is still checking a pull request, before a person is asked."""
+CHECK_PAUSE = 2.0
+"""Seconds between two such questions."""
 
 
 class Landing:
@@ -39,79 +43,27 @@ class Landing:
         self._mirrors = mirrors
         self._forge = forge
         self._store = store
-        self._root = settings.home / "candidates"
+        self._switch = MergeGate(settings)
 
     @activity.defn
-    async def build_candidate(self, arg: contract.BuildCandidate) -> contract.CandidateBuilt:
-        """Rebase in our own workspace with a pinned identity and date, so that a retry gives the same commit."""
-        fence = await Fence.take(self._store, arg.ref)
-        if not await self._store.landings.holds(arg.lease.queue, arg.lease.epoch):
-            return _none(contract.CandidateOutcome.LEASE_LOST, "the merge lease was taken back")
-        repository = arg.repository
-        mirror = await self._mirrors.fetched(repository)
-        main = await _tip(mirror, repository)
-        if await mirror.is_ancestor(arg.head_sha, main):
-            return _none(contract.CandidateOutcome.ALREADY_LANDED, f"{arg.head_sha[:10]} is already on main")
-        built = await self._rebased(arg, mirror, main)
-        if isinstance(built, contract.CandidateBuilt):
-            return built
-        if built != arg.head_sha:
-            await fence.check()
-            await self._store.runs.pushing(
-                str(repository),
-                built,
-                arg.branch,
-                (arg.ref.key, arg.ref.generation, arg.ref.step, fence.attempt),
-            )
-            pushed = await mirror.push(built, arg.branch, arg.head_sha)
-            ours = isinstance(pushed, Pushed) or (isinstance(pushed, StaleHead) and pushed.actual == built)
-            if not ours:
-                return _none(contract.CandidateOutcome.HEAD_MOVED, "somebody else pushed to the task branch")
-        elif await mirror.remote_head(arg.branch) != built:
-            return _none(contract.CandidateOutcome.HEAD_MOVED, "somebody else pushed to the task branch")
-        candidate = Candidate(sha=built, tree=await mirror.tree(built), base_sha=main, replaces=arg.head_sha)
-        return contract.CandidateBuilt(outcome=contract.CandidateOutcome.READY, candidate=candidate)
-
-    async def _rebased(self, arg: contract.BuildCandidate, mirror: Mirror, main: str) -> str | contract.CandidateBuilt:
-        """The candidate's sha: the head itself where it already stands on main."""
-        if await mirror.is_ancestor(main, arg.head_sha):
-            return arg.head_sha
-        work = self._root / arg.ref.key
-        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-        work.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            result = await rebase_onto(
-                mirror, work, head=arg.head_sha, onto=main, identity=COMMITTER, date=arg.lease.granted_at
-            )
-        finally:
-            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-        if isinstance(result, RebaseConflict):
-            return contract.CandidateBuilt(
-                outcome=contract.CandidateOutcome.CONFLICT,
-                reason=f"conflicts with main in {', '.join(result.paths[:5])}",
-                conflicts=tuple(result.paths),
-            )
-        if isinstance(result, AlreadyLanded | Empty):
-            return _none(contract.CandidateOutcome.ALREADY_LANDED, "main already has every change of the branch")
-        return result.sha
-
-    @activity.defn
-    async def land(self, arg: contract.Land) -> contract.Landed:
+    async def land(self, arg: Land) -> Landed:
         """Re-read everything inside the lease, write the intent, merge, read back."""
         fence = await Fence.take(self._store, arg.ref)
         repository, candidate, lease = arg.repository, arg.candidate, arg.lease
         mirror = await self._mirrors.fetched(repository)
-        if await mirror.is_ancestor(candidate.sha, await _tip(mirror, repository)):
-            # The merge call of an earlier attempt went through and its answer was lost.
-            return await self._read_back(arg, mirror)
-        refused = await self._refusal(arg, mirror)
-        if refused is not None:
-            await self._settle(arg, "abandoned", refused.reason)
-            return refused
+        # The merge call of an earlier attempt may have gone through and its answer been lost.
+        settled = await self._read_back(arg, mirror) or await self._refusal(arg, mirror)
+        if settled is not None:
+            return await self._settle(arg, settled)
+        style = await self._style(arg, mirror)
+        if style is None:
+            reason = f"{repository} does not allow fast-forward-only merges; allow them in its settings, and say retry"
+            return await self._settle(arg, Landed(outcome=Outcome.NOT_ALLOWED, reason=reason))
         await self._store.landings.open_landing(
             str(repository),
             candidate.sha,
             lease.epoch,
+            queue=lease.queue,
             task=arg.ref.key,
             generation=arg.ref.generation,
             base_sha=candidate.base_sha,
@@ -119,43 +71,82 @@ class Landing:
         )
         await self._approve_again(arg)
         await fence.check()
-        outcome = await self._forge.client(repository).merge_pull(
-            arg.pull.number, style="fast-forward-only", head_commit_id=candidate.sha
+        answer = await self._forge.client(repository).merge_pull(
+            arg.pull.number, style=style, head_commit_id=candidate.sha
         )
-        match outcome:
-            case Merged() | NotAllowed(reason="already_merged"):
-                return await self._read_back(arg, await self._mirrors.fetched(repository))
-            case HeadMoved():
-                return await self._abandon(arg, contract.LandOutcome.HEAD_MOVED, "the branch's head moved")
-            case BaseMoved() | MergeConflict():
-                return await self._abandon(arg, contract.LandOutcome.MAIN_MOVED, "main moved")
-            case NotAllowed(reason="checking"):
-                raise Unavailable("gitea is still checking the pull request for conflicts", ambiguous=False)
-            case NotAllowed(reason=why, message=message):
-                reason = f"gitea refuses the merge ({why}): {message}"
-                return await self._abandon(arg, contract.LandOutcome.NOT_ALLOWED, reason)
+        mirror = await self._mirrors.fetched(repository)
+        landed = await self._read_back(arg, mirror)
+        if landed is None and isinstance(answer, Merged):
+            raise Unavailable("the merge was accepted but is not on main yet", ambiguous=True)
+        if landed is None and answer == NotAllowed("checking", getattr(answer, "message", "")):
+            await self._still_checking(arg)
+        settled = landed or await self._refusal(arg, mirror) or await self._refused(arg, answer)
+        return await self._settle(arg, settled)
 
-    async def _refusal(self, arg: contract.Land, mirror: Mirror) -> contract.Landed | None:
+    # -- before the call -------------------------------------------------------------------------------------
+
+    async def _refusal(self, arg: Land, mirror: Mirror) -> Landed | None:
         """What has changed since the candidate was tested, if anything has."""
-        repository, candidate = arg.repository, arg.candidate
-        outcome, reason = None, ""
         if not await self._store.landings.holds(arg.lease.queue, arg.lease.epoch):
-            outcome, reason = contract.LandOutcome.LEASE_LOST, "the merge lease was taken back"
-        elif await _tip(mirror, repository) != candidate.base_sha:
-            outcome, reason = contract.LandOutcome.MAIN_MOVED, "main moved since the candidate was tested"
-        elif await mirror.remote_head(arg.branch) != candidate.sha:
-            outcome, reason = contract.LandOutcome.HEAD_MOVED, "the branch's head moved"
-        else:
-            against = await objection(self._forge, repository, arg.pull.number, candidate.sha)
-            if against is not None:
-                outcome = contract.LandOutcome.NOT_ALLOWED
-                reason = f"{against.login} requests changes: {against.text}"
-            elif not (await self._forge.client(repository).get_repo()).allow_fast_forward_only_merge:
-                outcome = contract.LandOutcome.NOT_ALLOWED
-                reason = f"{repository} does not allow fast-forward-only merges; allow them in its settings"
-        return contract.Landed(outcome=outcome, reason=reason) if outcome else None
+            return Landed(outcome=Outcome.LEASE_LOST, reason="the merge lease was taken back")
+        frozen = await standing(self._store, arg.lease)
+        if frozen:
+            return Landed(outcome=Outcome.FROZEN, reason=frozen)
+        return (
+            await self._main_changed(arg, mirror) or await self._head_changed(arg, mirror) or await self._objected(arg)
+        )
 
-    async def _approve_again(self, arg: contract.Land) -> None:
+    async def _main_changed(self, arg: Land, mirror: Mirror) -> Landed | None:
+        candidate, main = arg.candidate, await tip(mirror, arg.repository)
+        if not candidate.gated:
+            return await self._ungated_changed(arg, mirror, main)
+        if main == candidate.base_sha:
+            return None
+        if lost := await rewound(self._store, mirror, main, arg.lease, candidate):
+            return Landed(outcome=Outcome.BASE_REWOUND, reason=lost)
+        reason = f"main moved to {main[:10]} since the candidate was tested"
+        return Landed(outcome=Outcome.MAIN_MOVED, reason=reason)
+
+    async def _ungated_changed(self, arg: Land, mirror: Mirror, main: str) -> Landed | None:
+        if not self._switch.off(arg.repository, policy=arg.policy_gate):
+            return Landed(outcome=Outcome.GATE_ON, reason="the merge gate was switched on meanwhile")
+        if await mirror.resolve(arg.candidate.sha) is None:
+            return None  # the next look says that the head has moved
+        paths = await mirror.merge_conflicts(main, arg.candidate.sha)
+        if paths:
+            return Landed(outcome=Outcome.CONFLICT, reason=f"conflicts with main in {', '.join(paths[:5])}")
+        return None
+
+    async def _head_changed(self, arg: Land, mirror: Mirror) -> Landed | None:
+        head = await mirror.remote_head(arg.branch)
+        if head == arg.candidate.sha:
+            return None
+        said = f"somebody pushed {head[:10]} to {arg.branch}" if head else f"somebody deleted {arg.branch}"
+        return Landed(outcome=Outcome.HEAD_MOVED, sha=head or "", reason=said)
+
+    async def _objected(self, arg: Land) -> Landed | None:
+        """A change request by a person; one of the commit before our own rebase is one of the candidate."""
+        waits = None
+        for sha in (arg.candidate.sha, arg.candidate.replaces):
+            against = await objection(self._forge, arg.repository, arg.pull.number, sha)
+            if against is None:
+                return None
+            if against.current:
+                reason = f"{against.login} requests changes: {against.text}"
+                return Landed(outcome=Outcome.CHANGES_REQUESTED, reason=reason)
+            reason = f"{against.login} requested changes of an older commit and must look again"
+            waits = Landed(outcome=Outcome.REVIEW_WAITS, reason=reason)
+        return waits
+
+    async def _style(self, arg: Land, mirror: Mirror) -> MergeStyle | None:
+        """Fast-forward-only; where the gate is off also what else the repository allows."""
+        repo = await self._forge.client(arg.repository).get_repo()
+        if arg.candidate.gated:
+            return "fast-forward-only" if repo.allow_fast_forward_only_merge else None
+        ahead = await mirror.is_ancestor(await tip(mirror, arg.repository), arg.candidate.sha)
+        return _ungated_style(repo, ahead=ahead)
+
+    async def _approve_again(self, arg: Land) -> None:
         """A rebase may have made the approvals stale; where protection wants one, give it to the candidate."""
         client = self._forge.client(arg.repository)
         base = await client.get_branch(arg.repository.base)
@@ -174,32 +165,95 @@ class Landing:
             commit_id=arg.candidate.sha,
         )
 
-    async def _read_back(self, arg: contract.Land, mirror: Mirror) -> contract.Landed:
-        candidate = arg.candidate
-        main = await _tip(mirror, arg.repository)
-        if not await mirror.is_ancestor(candidate.sha, main):
-            raise Unavailable("the merge was accepted but is not on main yet", ambiguous=True)
-        if await mirror.tree(candidate.sha) != candidate.tree:
-            return contract.Landed(outcome=contract.LandOutcome.WRONG_TREE, reason="main holds another tree")
-        await self._settle(arg, "landed", "")
-        return contract.Landed(outcome=contract.LandOutcome.LANDED, sha=candidate.sha)
+    # -- after the call --------------------------------------------------------------------------------------
 
-    async def _abandon(self, arg: contract.Land, outcome: contract.LandOutcome, reason: str) -> contract.Landed:
-        await self._settle(arg, "abandoned", reason)
-        return contract.Landed(outcome=outcome, reason=reason)
+    async def _read_back(self, arg: Land, mirror: Mirror) -> Landed | None:
+        """What is on main of it, whoever brought it there; None if nothing is."""
+        candidate, main = arg.candidate, await tip(mirror, arg.repository)
+        if await contains(mirror, main, candidate.sha):
+            if await mirror.tree(candidate.sha) != candidate.tree:
+                return Landed(outcome=Outcome.WRONG_TREE, reason="main holds another tree")
+            if await self._store.landings.is_ours(str(arg.repository), candidate.sha):
+                return Landed(outcome=Outcome.LANDED, sha=candidate.sha)
+            return Landed(outcome=Outcome.MERGED_BY_HAND, reason=f"somebody brought {candidate.sha[:10]} to main")
+        pull = await self._forge.client(arg.repository).get_pull(arg.pull.number)
+        return await self._merged_as_another(arg, mirror, main, pull) if pull.merged else None
 
-    async def _settle(self, arg: contract.Land, status: str, reason: str) -> None:
-        await self._store.landings.settle_landing(
-            str(arg.repository), arg.candidate.sha, arg.lease.epoch, status=status, reason=reason
-        )
+    async def _merged_as_another(self, arg: Land, mirror: Mirror, main: str, pull: Pull) -> Landed:
+        """The pull request is merged, but main has another commit than the candidate."""
+        merged = pull.merge_commit_sha or ""
+        me = (await self._forge.client(arg.repository).me()).login
+        ours = pull.merged_by is not None and pull.merged_by.login == me
+        if not ours or not await self._store.landings.is_ours(str(arg.repository), arg.candidate.sha):
+            who = pull.merged_by.login if pull.merged_by else "somebody"
+            reason = f"{who} merged the pull request as {merged[:10]}"
+            return Landed(outcome=Outcome.MERGED_BY_HAND, reason=reason)
+        if not merged or not await contains(mirror, main, merged):
+            raise Unavailable(f"merged as {merged[:10]}, which is not on main yet", ambiguous=True)
+        if arg.candidate.gated and await mirror.tree(merged) != arg.candidate.tree:
+            reason = f"main got {merged[:10]}, whose tree is not the tested one of {arg.candidate.sha[:10]}"
+            return Landed(outcome=Outcome.WRONG_TREE, reason=reason)
+        return Landed(outcome=Outcome.LANDED, sha=merged)
+
+    async def _still_checking(self, arg: Land) -> None:
+        if activity.info().attempt < CHECKS:
+            text = f"gitea is still checking pull request {arg.pull.number} for conflicts"
+            raise Unavailable(text, ambiguous=False, retry_after=CHECK_PAUSE)
+
+    async def _refused(self, arg: Land, answer: MergeOutcome) -> Landed:
+        """What a refusal means where neither head nor main nor a person explains it."""
+        match answer:
+            case HeadMoved():
+                return Landed(outcome=Outcome.HEAD_MOVED, reason="Gitea has another head for the branch")
+            case BaseMoved() | MergeConflict():
+                return Landed(outcome=Outcome.MAIN_MOVED, reason="Gitea refuses to fast-forward main")
+            case NotAllowed(reason="checks", message=message):
+                lacking = await self._lacking(arg)
+                reason = f"protection of {arg.repository.base} is not met: {message}{lacking}; mend it, and say retry"
+            case NotAllowed(reason="checking"):
+                reason = "Gitea does not end its check for conflicts; look at the pull request, and say retry"
+            case NotAllowed(reason=why, message=message):
+                reason = f"gitea refuses the merge ({why}): {message}; mend it, and say retry"
+            case Merged():
+                raise Unavailable("the merge was accepted but is not on main yet", ambiguous=True)
+        return Landed(outcome=Outcome.NOT_ALLOWED, reason=reason)
+
+    async def _lacking(self, arg: Land) -> str:
+        """What the base's protection wants and does not have, by name."""
+        client = self._forge.client(arg.repository)
+        base = await client.get_branch(arg.repository.base)
+        if base is None:
+            return ""
+        found = []
+        if base.required_approvals:
+            found.append(f"it wants {base.required_approvals} approval(s)")
+        if base.enable_status_check:
+            good = [
+                one.context
+                for one in (await client.combined_status(arg.candidate.sha)).statuses
+                if one.state in {"success", "skipped"}
+            ]
+            wanted = base.status_check_contexts or ()
+            missing = [glob for glob in wanted if not any(fnmatchcase(context, glob) for context in good)]
+            found += [f"no success of {', '.join(missing)}"] if missing else []
+        return f" ({'; '.join(found)})" if found else ""
+
+    async def _settle(self, arg: Land, landed: Landed) -> Landed:
+        repository, candidate = str(arg.repository), arg.candidate
+        if landed.outcome is Outcome.LANDED:
+            await self._store.landings.settle_landed(repository, candidate.sha, landed.sha)
+        elif landed.outcome is not Outcome.WRONG_TREE:
+            await self._store.landings.settle_abandoned(
+                repository, candidate.sha, arg.lease.epoch, reason=landed.reason
+            )
+        return landed
 
 
-async def _tip(mirror: Mirror, repository: Repository) -> str:
-    main = await mirror.resolve(f"refs/heads/{repository.base}")
-    if main is None:
-        raise Unavailable(f"{repository} has no branch {repository.base}", ambiguous=False)
-    return main
-
-
-def _none(outcome: contract.CandidateOutcome, reason: str) -> contract.CandidateBuilt:
-    return contract.CandidateBuilt(outcome=outcome, reason=reason)
+def _ungated_style(repo: Repo, *, ahead: bool) -> MergeStyle | None:
+    allowed: list[tuple[bool, MergeStyle]] = [
+        (repo.allow_fast_forward_only_merge and ahead, "fast-forward-only"),
+        (repo.allow_rebase, "rebase"),
+        (repo.allow_merge_commits, "merge"),
+        (repo.allow_squash_merge, "squash"),
+    ]
+    return next((style for may, style in allowed if may), None)

@@ -76,6 +76,7 @@ def _row(arg: contract.RecordProgress) -> dict[str, Any]:
         "pull_request_url": arg.pull.url if arg.pull else "",
         "landed_sha": arg.landed_sha,
         "deployed_sha": arg.deployed_sha,
+        "merge_gate": arg.merge_gate,
         "cost_usd": arg.cost_usd,
         "paused_since": arg.paused.since if arg.paused else None,
         "paused_reason": arg.paused.reason if arg.paused else "",

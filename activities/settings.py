@@ -1,6 +1,7 @@
 """The worker's settings: read once, typed, validated before anything starts; nobody else reads them."""
 
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -56,6 +57,8 @@ class WorkerSettings(BaseSettings):
     """This host's name in task queues. Stable over restarts: a restarted worker finds its workspaces again."""
     agent_slots: int = Field(default=2, ge=1)
     """The number of agents at once on this host."""
+    work_slots: int = Field(default_factory=lambda: os.cpu_count() or 2, ge=1)
+    """The number of test runs, candidates, landings and deployments at once on this host."""
     isolation: Literal["required", "preferred"] = "required"
     """`required` or `preferred`. Preferred goes on without bubblewrap where it is missing, for demos and tests."""
     reconcile_enabled: bool = True
@@ -64,6 +67,10 @@ class WorkerSettings(BaseSettings):
     """Whether a pass also lists Plane's items (true or false)."""
     reconcile_interval: float = Field(default=120, ge=1)
     """Seconds between two passes over a project."""
+    merge_gate_enabled: bool = True
+    """Whether a branch must pass its tests on current main before it lands (true or false)."""
+    merge_gate_repos: str = ""
+    """The repositories the merge gate is for, `owner/name` with commas between. Empty means all."""
     scripted_playbook: Path | None = None
     """What the `scripted` runner plays. For the demo and tests."""
     temporal_ui_url: str = ""
@@ -75,6 +82,15 @@ class WorkerSettings(BaseSettings):
         if value == "":
             raise ValueError("is empty")
         return value
+
+    @field_validator("merge_gate_repos")
+    @classmethod
+    def _repositories(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        for name in names:
+            if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+                raise ValueError(f"{name!r} is no repository; write owner/name, with commas between several")
+        return ",".join(names)
 
     @field_validator("plane_url", "gitea_url", "telegram_url")
     @classmethod

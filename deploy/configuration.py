@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from activities.settings import ConfigError, WorkerSettings, load_settings
@@ -136,7 +136,7 @@ def _is_policy(path: Path, text: str) -> bool:
     except tomllib.TOMLDecodeError:
         return False
     ours = set(OrchConfig.model_fields)
-    return not tables & ours and bool(tables & {"commands", "probes", "agents", "limits", "grace", "ci"})
+    return not tables & ours and bool(tables & {"commands", "probes", "agents", "limits", "grace", "merge", "ci"})
 
 
 def _ids(path: str) -> list[str]:
@@ -174,7 +174,24 @@ def show(sources: Mapping[str, str] | None = None) -> list[Setting]:
         sources: where variables come from, if not from the environment.
     """
     settings = [_variable(one, sources or {}) for one in described()]
-    return settings + list(_orch_toml(os.environ.get("ORCH_CONFIG", "")))
+    path = os.environ.get("ORCH_CONFIG", "")
+    return settings + list(_orch_toml(path)) + list(_merge_gates(path))
+
+
+def _merge_gates(path: str) -> Iterator[Setting]:
+    """Whether the merge gate is on for each project, as far as the environment says; its policy may switch it off."""
+    try:
+        config, _ = parse_orch_toml(Path(path).read_text(encoding="utf-8"), path) if path else (None, [])
+        enabled = TypeAdapter(bool).validate_python(os.environ.get("ORCH_MERGE_GATE_ENABLED", "true"))
+    except (OSError, ValueError):
+        return
+    meaning = "The repository's own .orch/pipeline.toml may also switch it off: [merge] gate."
+    for key, project in config.projects.items() if config else ():
+        names = os.environ.get("ORCH_MERGE_GATE_REPOS", "")
+        off = policy.merge_gate_off(project.repository, enabled=enabled, repositories=names, policy=True)
+        yield Setting(
+            f"projects.{key}.merge_gate", off or "on", "environment" if off else "default", meaning, ("worker",)
+        )
 
 
 def _variable(one: Described, sources: Mapping[str, str]) -> Setting:

@@ -75,7 +75,7 @@ def _table(users: tuple[str, ...]) -> str:
 
 
 def _unset(one: Described) -> str:
-    return "the host's name" if one.field == "host_name" else "none"
+    return {"host_name": "the host's name", "work_slots": "its processors"}.get(one.field, "none")
 
 
 # -- orch init ---------------------------------------------------------------------------------------------

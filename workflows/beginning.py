@@ -88,5 +88,8 @@ async def _policy(run: TaskRun, repository: Repository) -> Policy:
             gates.read_policy, gates.ReadPolicy(repository=repository), summary="read .orch/pipeline.toml"
         )
         if reading.policy is not None:
+            run.update(gate_off=reading.gate_off)
+            if reading.gate_off:
+                run.say(reading.gate_off)
             return reading.policy
         await run.ask_human(reading.problem)

@@ -4,6 +4,7 @@ Leases never nest: staging is given back before the merge lease is asked for, me
 """
 
 from workflows import deploying, gating, leasing, merging, steps
+from workflows import landing as landings
 from workflows.contracts import items, landing, workspaces
 from workflows.model import Environment, FreezeCause, GateOutcome, ItemState, Stage
 from workflows.names import PLANE_QUEUE, host_work_queue
@@ -15,7 +16,7 @@ from workflows.verdicts import VerdictOutcome
 
 async def deploy_staging(run: TaskRun) -> Move:
     """Stage the branch, then build and test the exact commit that will become main's tip."""
-    if run.state.policy.staging:
+    if run.state.policy.staging and run.state.staged_sha != run.state.head_sha:
         elsewhere = await _stage_branch(run)
         if elsewhere is not None:
             return elsewhere
@@ -25,7 +26,7 @@ async def deploy_staging(run: TaskRun) -> Move:
 async def deploy(run: TaskRun) -> Move:
     """Land the tested candidate, give the merge lease back, deploy what landed, judge what runs."""
     if not run.state.landed_sha:
-        elsewhere = await merging.land(run)
+        elsewhere = await landings.land(run)
         if elsewhere is not None:
             return elsewhere
     if run.state.work.failed is None:
@@ -104,6 +105,7 @@ async def _stage_branch(run: TaskRun) -> Move | None:
     if isinstance(judged, Move):
         return judged
     passed = judged.outcome is VerdictOutcome.PASS
+    run.update(staged_sha=judged.sha if passed else "")
     return None if passed else merging.back(f"staging: {judged.summary}", run.state.work.findings)
 
 

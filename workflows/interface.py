@@ -37,6 +37,8 @@ class Status(Frozen):
     head_sha: str = ""
     pull_request: str = ""
     lease: Lease | None = None
+    merge_gate: str = "on"
+    """`on`, or why it is off for the task's repository."""
     landed_sha: str = ""
     deployed_sha: str = ""
     cost_usd: float | None = None
@@ -67,6 +69,7 @@ def status_of(key: str, state: TaskState | None) -> Status:
         head_sha=state.head_sha,
         pull_request=state.pull.url if state.pull else "",
         lease=state.lease,
+        merge_gate=state.gate_off or "on",
         landed_sha=state.landed_sha,
         deployed_sha=state.deployed_sha,
         cost_usd=state.cost_usd if state.cost_complete else None,

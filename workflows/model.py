@@ -121,6 +121,8 @@ class Policy(Frozen):
     runners: dict[Role, str] = Field(default_factory=dict)
     caps: dict[str, int] = Field(default_factory=dict)
     """How often each counter of workflows/state.py may be spent before a person is asked."""
+    merge_gate: bool = True
+    """Whether a branch must pass its tests on current main before it lands."""
     graces: dict[Stage, timedelta] = Field(default_factory=dict)
     """How long a quiet wait in a stage lasts before the first look; where it says nothing, the stage registry does."""
     digest: str = ""
@@ -290,6 +292,10 @@ class Candidate(Frozen):
     base_sha: str
     replaces: str
     """The task branch's head before the rebase; its verdicts carry over by patch-id."""
+    gated: bool = True
+    """False where the merge gate was off: this commit was neither rebased nor tested on current main."""
+    built_at: datetime | None = None
+    """When the lease it was built under was granted."""
 
 
 class Waiting(Frozen):

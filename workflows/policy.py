@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from workflows.model import DEFAULT_CAP, Policy, Role, Stage
+from workflows.model import DEFAULT_CAP, Policy, Repository, Role, Stage
 from workflows.problems import explain
 
 PATH = ".orch/pipeline.toml"
@@ -102,6 +102,12 @@ class _Limits(BaseModel):
     merge_rounds: int = Field(default=5, ge=0, le=50)
 
 
+class _Merge(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    gate: Literal["on", "off"] = "on"
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -110,6 +116,7 @@ class _File(BaseModel):
     deploy: _Deploy = _Deploy()
     agents: _Agents = _Agents()
     limits: _Limits = _Limits()
+    merge: _Merge = _Merge()
     grace: dict[Annotated[Stage, AfterValidator(_waits)], _Grace] = Field(default_factory=dict)
     ci: Literal["required", "none"] = "required"
 
@@ -146,6 +153,26 @@ def read_policy(content: bytes | None, where: str) -> PolicyFile:
     return PolicyFile(_policy(parsed, sha256(content).hexdigest()[:12]), [])
 
 
+def merge_gate_off(repository: Repository, *, enabled: bool, repositories: str, policy: bool) -> str:
+    """Why the merge gate is off for a repository, in words for people; empty where it is on.
+
+    Args:
+        repository: the repository.
+        enabled: ORCH_MERGE_GATE_ENABLED.
+        repositories: ORCH_MERGE_GATE_REPOS; empty means all.
+        policy: what the repository's own policy says.
+    """
+    names = {name.strip().casefold() for name in repositories.split(",") if name.strip()}
+    because = ""
+    if not enabled:
+        because = "ORCH_MERGE_GATE_ENABLED"
+    elif names and str(repository).casefold() not in names:
+        because = "ORCH_MERGE_GATE_REPOS"
+    elif not policy:
+        because = ".orch/pipeline.toml"
+    return f"merge gate off for {repository} ({because})" if because else ""
+
+
 def _wrong(problem: str) -> PolicyFile:
     return PolicyFile(None, [problem])
 
@@ -165,6 +192,7 @@ def _policy(parsed: _File, digest: str) -> Policy:
         ci=parsed.ci,
         runner=parsed.agents.runner,
         runners=parsed.agents.roles,
+        merge_gate=parsed.merge.gate == "on",
         caps=parsed.limits.model_dump(),
         graces=parsed.grace,
         digest=digest,

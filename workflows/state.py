@@ -163,6 +163,14 @@ class TaskState(Frozen):
     place: datetime | None = None
     """When this generation first asked for the merge lease: its place among equals, kept however often it asks."""
     candidate: Candidate | None = None
+    tested: TestRun | None = None
+    """The green run of a candidate's tests, as long as that very commit may still land."""
+    base_tests: TestRun | None = None
+    """The run of main's own tests, when a candidate was red."""
+    staged_sha: str = ""
+    """The head that staging has passed; a clean rebase of ours carries it over."""
+    gate_off: str = ""
+    """Why the merge gate is off for this task's repository, as last read; empty where it is on."""
     landed_sha: str = ""
     landed_at: datetime | None = None
     deployed_sha: str = ""
@@ -312,7 +320,7 @@ def _answer_refusal(state: TaskState, digest: str) -> str | None:
 
 def why(state: TaskState) -> str:
     """One sentence: what the task does or waits for."""
-    head = f"{state.key} is in {state.stage} (round {state.round})"
+    head = f"{state.key} is in {state.stage} (round {state.round}{f'; {state.gate_off}' if state.gate_off else ''})"
     if state.outcome:
         return f"{state.key} has ended: {state.outcome}."
     if state.paused is not None:

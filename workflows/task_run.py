@@ -156,6 +156,7 @@ class TaskRun:
                 deployed_sha=state.deployed_sha,
                 cost_usd=state.cost_usd if state.cost_complete else None,
                 lines=tuple(line for line in state.timeline if line.n > self._recorded),
+                merge_gate=state.gate_off,
                 announce=announce,
                 outcome=state.outcome,
                 paused=state.paused,

@@ -18,7 +18,8 @@ _MANY = 8
 _COLUMNS = """
     task, generation, project, title, repo, branch, stage, round, status, waiting_on, waiting_reason, waiting_since,
     next_check_at, wait_ends_at, needs_human, spec_digest, head_sha, pull_request, pull_request_url, item_url,
-    landed_sha, deployed_sha, cost_usd, paused_since, paused_reason, started_at, updated_at, ended_at, outcome
+    landed_sha, deployed_sha, merge_gate, cost_usd, paused_since, paused_reason, started_at, updated_at, ended_at,
+    outcome
 """
 
 

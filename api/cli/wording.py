@@ -70,7 +70,8 @@ def why(row: Row) -> str:
     if row["ended_at"] is not None:
         landed = f" It landed as {short(row['landed_sha'])}." if row["landed_sha"] else ""
         return f"{row['task']} has ended: {clean(row['outcome'])}.{landed}"
-    head = f"{row['task']} is in {row['stage']} (round {row['round']})"
+    gate = f"; {clean(row['merge_gate'])}" if row.get("merge_gate") else ""
+    head = f"{row['task']} is in {row['stage']} (round {row['round']}{gate})"
     if row["paused_since"] is not None:
         return f"{head} and paused since {row['paused_since']:%Y-%m-%d %H:%M}Z: {clean(row['paused_reason'])}."
     if row["status"] != "waiting":

@@ -118,7 +118,7 @@ class Orch:
         await self.asked(key)
         await self.until(f"{key} is approved", lambda: self.move(key, "Approved"), key)
 
-    async def done(self, key: str) -> Row:
+    async def done(self, key: str, seconds: float = PATIENCE) -> Row:
         """Wait until the task has ended as done; a task that asks for a person has failed."""
 
         async def ended() -> Row | None:
@@ -127,7 +127,7 @@ class Orch:
                 raise AssertionError(f"{key} needs a person: {row['waiting_reason']}\n{await self.report(key)}")
             return row if row and row["ended_at"] else None
 
-        row = await self.until(f"{key} has ended", ended, key)
+        row = await self.until(f"{key} has ended", ended, key, seconds)
         assert row["outcome"] == "done", await self.report(key)
         return row
 

@@ -19,6 +19,7 @@ from activities.adapters.http import HttpClient
 from activities.adapters.plane import PlaneClient
 from activities.adapters.store import Store
 from activities.adapters.store import open_pool as open_store
+from activities.candidates import Candidates
 from activities.errors import translating
 from activities.forge import Forge
 from activities.items import Items
@@ -111,10 +112,17 @@ class World:
         self.plane = plane
         self.items = Items(plane, forge, store, projects, "")
         self.pulls = PullRequests(forge, store)
-        self.landing = Landing(Mirrors(settings), forge, store, settings)
+        self.forge, self.settings = forge, settings
+        self.use(settings)
         self.ref = TaskRef(key="PAY-1", generation=1, stage=Stage.DEVELOPMENT, round=1, step=1)
         self.item = Item(id="", project_id=project["id"], key="PAY-1", title="Add retry")
         self.delays: list[timedelta | None] = []
+
+    def use(self, settings: WorkerSettings) -> None:
+        """Build and land under these settings from now on."""
+        mirrors = Mirrors(settings)
+        self.candidates = Candidates(mirrors, self.forge, self.store, settings)
+        self.landing = Landing(mirrors, self.forge, self.store, settings)
 
     async def begin(self) -> None:
         """An item of olga's, in a project with the states that decisions need."""

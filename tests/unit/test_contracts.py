@@ -18,6 +18,7 @@ import worker
 import workflows.contracts
 from activities.agents import Agents
 from activities.base_tests import BaseTests
+from activities.candidates import Candidates
 from activities.deployments import Deployments
 from activities.gates import Gates
 from activities.items import Items
@@ -71,6 +72,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Callable[
         "workspaces": Workspaces,
         "agents": Agents,
         "base_tests": BaseTests,
+        "candidates": Candidates,
         "landing": Landing,
         "deployments": Deployments,
         "leases": Leases,
@@ -80,7 +82,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Callable[
         "resolving": Resolving,
     }
     made: dict[str, Any] = {name: object.__new__(kind) for name, kind in kinds.items()}
-    settings = SimpleNamespace(host_name=HOST, plane_rate=1.0, agent_slots=2)
+    settings = SimpleNamespace(host_name=HOST, plane_rate=1.0, agent_slots=2, work_slots=2)
     parts = SimpleNamespace(settings=settings, client=None, store=None, sender=None, **made)
     queue_names = worker.workers(cast("worker.Parts", parts))
     assert len(set(cast("list[str]", queue_names))) == len(queue_names), "one worker for each queue"

@@ -29,6 +29,8 @@ class PolicyReading(Frozen):
 
     policy: Policy | None = None
     problem: str = ""
+    gate_off: str = ""
+    """Why the merge gate is off for this repository; empty where it is on."""
 
 
 class GateQuestion(Frozen):
@@ -49,6 +51,8 @@ class GateQuestion(Frozen):
     headings: tuple[str, ...] = ()
     claim: Claim | None = None
     test_run: TestRun | None = None
+    failed_runs: int = 0
+    """How often the tests failed on the very commit of `test_run` before."""
     candidate: Candidate | None = None
     landed_sha: str = ""
     deployed_sha: str = ""

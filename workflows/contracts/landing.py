@@ -23,6 +23,9 @@ class BuildCandidate(Frozen):
     branch: str
     head_sha: str
     lease: Lease
+    before: Candidate | None = None
+    """The task's last candidate: the main it was built on must still be part of main."""
+    policy_gate: bool = True
 
 
 class CandidateOutcome(StrEnum):
@@ -32,6 +35,16 @@ class CandidateOutcome(StrEnum):
     CONFLICT = "conflict"
     HEAD_MOVED = "head moved"
     ALREADY_LANDED = "already landed"
+    """By an intent of ours whose result was lost; `sha` is what landed."""
+    ON_MAIN_BY_HAND = "on main by hand"
+    """The branch's head is on main, and nothing of ours brought it there."""
+    NOTHING_TO_LAND = "nothing to land"
+    """Main has every change of the branch, as other commits."""
+    BROKEN_POLICY = "broken policy"
+    BASE_REWOUND = "base rewound"
+    FROZEN = "frozen"
+    REFUSED = "refused"
+    """The push was refused by us or by Gitea's protection; a person must look."""
     LEASE_LOST = "lease lost"
 
 
@@ -42,6 +55,10 @@ class CandidateBuilt(Frozen):
     candidate: Candidate | None = None
     reason: str = ""
     conflicts: tuple[str, ...] = ()
+    sha: str = ""
+    """Where the branch is now if its head moved, what landed if it has landed already."""
+    gate_off: str = ""
+    """Why the candidate need not be tested; empty where the merge gate is on."""
 
 
 class Land(Frozen):
@@ -54,6 +71,7 @@ class Land(Frozen):
     candidate: Candidate
     lease: Lease
     title: str
+    policy_gate: bool = True
 
 
 class LandOutcome(StrEnum):
@@ -61,14 +79,26 @@ class LandOutcome(StrEnum):
 
     LANDED = "landed"
     MAIN_MOVED = "main moved"
+    BASE_REWOUND = "base rewound"
+    """Main no longer contains the commit the candidate was built on."""
     HEAD_MOVED = "head moved"
+    CONFLICT = "conflict"
+    """Only with the merge gate off: Gitea cannot merge the branch."""
+    CHANGES_REQUESTED = "changes requested"
+    """By a person, of exactly what would land."""
+    REVIEW_WAITS = "review waits"
+    """A person requested changes of an older commit and has not looked again."""
+    FROZEN = "frozen"
+    GATE_ON = "gate on"
+    """The merge gate was switched on after the candidate had been let through without it."""
     LEASE_LOST = "lease lost"
+    MERGED_BY_HAND = "merged by hand"
     NOT_ALLOWED = "not allowed"
     WRONG_TREE = "wrong tree"
 
 
 class Landed(Frozen):
-    """The outcome of `land`; `sha` is main's tip if it landed."""
+    """The outcome of `land`; `sha` is what landed, or the branch's head if that moved."""
 
     outcome: LandOutcome
     sha: str = ""

@@ -36,6 +36,7 @@ class RecordProgress(Frozen):
     deployed_sha: str
     cost_usd: float | None
     lines: tuple[TimelineLine, ...]
+    merge_gate: str = ""
     announce: str = ""
     outcome: str = ""
     paused: Paused | None = None

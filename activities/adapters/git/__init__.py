@@ -8,16 +8,15 @@ from activities.adapters.git.command import GitAuth, Identity
 from activities.adapters.git.history import Commit, DiffStat, FileChange
 from activities.adapters.git.mirror import Mirror, Pushed, PushOutcome, Refused, StaleHead
 from activities.adapters.git.names import check_branch, check_path, check_ref, check_sha
-from activities.adapters.git.workspaces import (
+from activities.adapters.git.rebasing import (
     AlreadyLanded,
     Empty,
     RebaseConflict,
     Rebased,
     RebaseOutcome,
-    checkout_clean,
-    clone_for_task,
     rebase_onto,
 )
+from activities.adapters.git.workspaces import checkout_clean, clone_for_task
 
 __all__ = [
     "AlreadyLanded",

@@ -156,18 +156,33 @@ class History:
         return digest.hexdigest()
 
     async def merge_conflicts(self, base: str, head: str) -> tuple[str, ...]:
-        """The paths that would conflict if `head` were merged into `base`; empty if none would.
+        """The paths that would conflict if `head` were merged into `base`; empty if none would."""
+        merged = await self.merge_tree(base, head)
+        return () if isinstance(merged, str) else merged
+
+    async def merge_tree(self, base: str, head: str) -> str | tuple[str, ...]:
+        """The tree of `head` merged into `base`, or the paths in conflict; no work tree is needed.
 
         Judged by the unmerged files git names, not by its exit code alone: a killed git is no conflict.
         """
         args = ("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages")
         result = await self._git(*args, check_sha(base), check_sha(head), ok=(0, 1))
         if result.exit_code == 0:
-            return ()
-        paths = tuple(dict.fromkeys(field for field in result.fields()[1:] if field))
-        if not paths:
+            return check_sha(result.text.rstrip("\0"))
+        paths = result.fields()[1:]
+        if not any(paths):
             raise GitError("git merge-tree: exit 1 without an unmerged file", exit_code=1)
-        return paths
+        return tuple(dict.fromkeys(path for path in paths if path))
+
+    async def has_merges(self, base: str, head: str) -> bool:
+        """Whether a merge is among what `head` has and `base` has not."""
+        args = ("rev-list", "--merges", "--max-count=1", f"{check_sha(base)}..{check_sha(head)}", "--")
+        return bool((await self._git(*args)).text)
+
+    async def has_upstream(self, base: str, head: str) -> bool:
+        """Whether a patch of `head` is in `base` already, as another commit."""
+        said = await self._git("cherry", check_sha(base), check_sha(head))
+        return any(line.startswith("- ") for line in said.text.splitlines())
 
     async def _diff(
         self, base: str, head: str, *options: str, on_output: Callable[[bytes], None] | None = None

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+import unicodedata
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from activities.adapters.errors import GitError
 from activities.adapters.git.command import GitAuth, Output, git, remote_failure, transport_of
 from activities.adapters.git.history import History
 from activities.adapters.git.imports import import_commit
-from activities.adapters.git.names import check_branch, check_ref, check_sha
+from activities.adapters.git.names import check_branch, check_ref, check_sha, is_task_branch
 from activities.adapters.locks import WorkspaceLock
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,9 @@ class Mirror(History):
         self._transport = transport_of(remote_url)
         self._url = remote_url
         self._auth = auth
-        self._protected = frozenset(name.lower() for name in protected | _ALWAYS_PROTECTED)
+        self._protected = frozenset(
+            unicodedata.normalize("NFKC", name).casefold() for name in protected | _ALWAYS_PROTECTED
+        )
         self._lock_path = path.with_name(f"{path.name}.lock")
         self._broken = path.with_name(f"{path.name}.corrupt")
 
@@ -163,10 +166,10 @@ class Mirror(History):
 
     def refusal(self, branch: str) -> str | None:
         """Why this branch may never be pushed, or None if it may."""
-        if branch.lower() in self._protected:
+        if unicodedata.normalize("NFKC", branch).casefold() in self._protected:
             return f"{branch} is a protected branch"
-        if not branch.startswith(TASK_PREFIX):
-            return f"{branch} is not a task branch ({TASK_PREFIX}...)"
+        if not is_task_branch(branch):
+            return f"{branch} is not a task branch ({TASK_PREFIX}... in plain letters)"
         return None
 
     async def keep(self, source: Path, revision: str, ref: str) -> None:
@@ -179,6 +182,15 @@ class Mirror(History):
                 lock=lock,
                 timeout=self._timeout,
             )
+
+    async def commit_merge(self, tree: str, parents: tuple[str, ...], message: str, env: dict[str, str]) -> str:
+        """Write a commit of a tree and hold it under refs/orch/candidates/; the same arguments give the same commit."""
+        words = [word for parent in parents for word in ("-p", check_sha(parent))]
+        async with self._locked() as lock:
+            args = ("commit-tree", check_sha(tree), *words, "-m", message)
+            sha = (await git(args, git_dir=self.path, env=env, lock=lock)).text
+            await git(("update-ref", f"{OWN_REFS}candidates/{check_sha(sha)}", sha), git_dir=self.path, lock=lock)
+        return sha
 
     async def discard_if_corrupt(self, error: GitError) -> None:
         """Make the next `ensure` clone anew, if this error says that the mirror is broken."""

@@ -11,6 +11,7 @@ from activities.adapters.errors import InvalidName
 _MAX = 250
 _COMPONENT = re.compile(r"[\w#+=,@][\w#+=,@.-]*")
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_TASK = re.compile(r"task/[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -32,6 +33,14 @@ def check_branch(name: str) -> str:
     ):
         raise InvalidName(f"{name[:_MAX]!r} is not a branch name that Orch accepts")
     return name
+
+
+def is_task_branch(name: str) -> bool:
+    """Whether a name that passed `check_branch` is one that Orch gives: `task/...` in plain ASCII, in this case.
+
+    Another script's letters look like ours, and some servers take case variants for the same branch.
+    """
+    return _TASK.fullmatch(name) is not None
 
 
 def check_ref(name: str) -> str:

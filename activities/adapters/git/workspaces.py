@@ -1,4 +1,4 @@
-"""Working copies: a clone for an agent, a clean checkout for a test run, a rebase in our own place."""
+"""Working copies: a clone for an agent, a clean checkout for a test run."""
 
 import asyncio
 import contextlib
@@ -6,42 +6,12 @@ import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from activities.adapters.errors import GitError
 from activities.adapters.git.command import Identity, git
 from activities.adapters.git.mirror import OWN_REFS, Mirror
 from activities.adapters.git.names import check_branch, check_sha
-
-
-@dataclass(frozen=True, slots=True)
-class Rebased:
-    """The candidate, kept in the mirror under refs/orch/candidates/; a repeated rebase gives it again."""
-
-    sha: str
-    tree: str
-
-
-@dataclass(frozen=True, slots=True)
-class RebaseConflict:
-    """The branch does not apply; `paths` are the files in conflict at the first commit that does not."""
-
-    paths: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AlreadyLanded:
-    """Everything the branch has is in the base already, as the same commits or as the same patches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Empty:
-    """The branch has commits of its own but they change nothing."""
-
-
-RebaseOutcome = Rebased | RebaseConflict | AlreadyLanded | Empty
 
 
 async def clone_for_task(mirror: Mirror, dest: Path, branch: str, start_sha: str, identity: Identity) -> None:
@@ -75,63 +45,8 @@ async def checkout_clean(mirror: Mirror, dest: Path, sha: str) -> None:
         await git(("reset", "--hard", "--quiet"), git_dir=git_dir, work_tree=tree)
 
 
-async def rebase_onto(
-    mirror: Mirror, workdir: Path, *, head: str, onto: str, identity: Identity, date: datetime
-) -> RebaseOutcome:
-    """Put the commits of `head` on top of `onto`, in a workspace under `workdir` that is gone afterwards.
-
-    Committer name, address and `date` are pinned, so that the same arguments give the same commit on any
-    machine. Authors and their dates stay. Merge commits are flattened, as by every rebase; commits whose
-    patch the base has already, and commits that change nothing, are dropped.
-
-    Raises:
-        GitError: it could not be tried; nothing is left behind.
-    """
-    check_sha(head)
-    check_sha(onto)
-    if date.tzinfo is None:
-        raise ValueError("the date must have a time zone, or it means another moment on another machine")
-    if await mirror.is_ancestor(head, onto):
-        return AlreadyLanded()
-    place = workdir / f"rebase-{uuid.uuid4().hex}"
-    async with _fresh(mirror, place, keep=False) as (tree, git_dir):
-        # Our own workspace, which no agent ever sees, may share the mirror's objects.
-        objects = (mirror.path / "objects").absolute()
-        await asyncio.to_thread((git_dir / "objects/info/alternates").write_text, f"{objects}\n")
-        await git(("update-ref", "--no-deref", "HEAD", head), git_dir=git_dir)
-        await git(("reset", "--hard", "--quiet"), git_dir=git_dir, work_tree=tree)
-        if not await _rebase(git_dir, tree, onto, identity, date):
-            return RebaseConflict(await _unmerged(git_dir, tree))
-        sha = (await git(("rev-parse", "--verify", "HEAD^{commit}"), git_dir=git_dir)).text
-        if sha == onto:
-            changed = await mirror.diff_names(onto, head)
-            return AlreadyLanded() if changed else Empty()
-        if sha != head:
-            await mirror.keep(git_dir, "HEAD", f"{OWN_REFS}candidates/{sha}")
-        return Rebased(sha, await mirror.tree(sha))
-
-
-async def _rebase(git_dir: Path, tree: Path, onto: str, identity: Identity, date: datetime) -> bool:
-    env = {
-        "GIT_COMMITTER_NAME": identity.name,
-        "GIT_COMMITTER_EMAIL": identity.email,
-        "GIT_COMMITTER_DATE": f"@{int(date.timestamp())} +0000",
-    }
-    options = ("--quiet", "--no-fork-point", "--no-keep-empty", "--empty=drop", "--no-verify", "--no-stat")
-    args = ("rebase", *options, onto)
-    return (await git(args, git_dir=git_dir, work_tree=tree, env=env, ok=(0, 1))).exit_code == 0
-
-
-async def _unmerged(git_dir: Path, tree: Path) -> tuple[str, ...]:
-    args = ("diff", "--name-only", "--diff-filter=U", "-z", "--no-ext-diff")
-    paths = tuple(dict.fromkeys((await git(args, git_dir=git_dir, work_tree=tree)).fields()))
-    if not paths:
-        raise GitError("git rebase: exit 1 without a file in conflict", exit_code=1)
-    return paths
-
-
 @contextlib.asynccontextmanager
-async def _fresh(mirror: Mirror, dest: Path, *, keep: bool = True) -> AsyncIterator[tuple[Path, Path]]:
+async def _fresh(mirror: Mirror, dest: Path) -> AsyncIterator[tuple[Path, Path]]:
     """A new empty repository that takes the place of `dest` only when it is complete."""
     building = dest.with_name(f".{dest.name}.new-{uuid.uuid4().hex}")
     try:
@@ -142,8 +57,7 @@ async def _fresh(mirror: Mirror, dest: Path, *, keep: bool = True) -> AsyncItera
         await git(("config", "--unset-all", "core.worktree"), git_dir=git_dir, ok=(0, 5))
         await asyncio.to_thread((git_dir / "objects/info").mkdir, exist_ok=True)
         yield building, git_dir
-        if keep:
-            await asyncio.to_thread(_put, building, dest)
+        await asyncio.to_thread(_put, building, dest)
     except GitError as error:
         await mirror.discard_if_corrupt(error)
         raise

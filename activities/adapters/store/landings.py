@@ -81,13 +81,22 @@ class Landings:
         )
 
     async def open_landing(
-        self, repo: str, candidate: str, epoch: int, *, task: str, generation: int, base_sha: str, tree: str
+        self,
+        repo: str,
+        candidate: str,
+        epoch: int,
+        *,
+        queue: str,
+        task: str,
+        generation: int,
+        base_sha: str,
+        tree: str,
     ) -> LandingRow:
         """Record the intent to land before the merge call; a repeat reads it."""
         row = await self._pool.fetchrow(
             """
-            INSERT INTO merge_landings (repo, candidate, epoch, task, generation, base_sha, tree)
-            VALUES ($1, $2, $3, $4, $5, $6, $7)
+            INSERT INTO merge_landings (repo, candidate, epoch, task, generation, base_sha, tree, queue)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
             ON CONFLICT (repo, candidate, epoch) DO UPDATE SET task = merge_landings.task
             RETURNING candidate, epoch, status
             """,
@@ -98,6 +107,7 @@ class Landings:
             generation,
             base_sha,
             tree,
+            queue,
         )
         assert row is not None
         return LandingRow(**row)
@@ -112,16 +122,63 @@ class Landings:
             )
         )
 
-    async def settle_landing(self, repo: str, candidate: str, epoch: int, *, status: str, reason: str = "") -> None:
-        """Record that a landing was read back (`landed`) or did not happen (`abandoned`)."""
+    async def settle_landed(self, repo: str, candidate: str, landed_sha: str) -> str:
+        """Record that a landing was read back from main as `landed_sha`; what landed, or nothing if it was not ours."""
+        return (
+            await self._pool.fetchval(
+                """
+                UPDATE merge_landings
+                   SET status = 'landed', landed_sha = CASE WHEN landed_sha = '' THEN $3 ELSE landed_sha END,
+                       settled_at = coalesce(settled_at, now())
+                WHERE repo = $1 AND candidate = $2 AND epoch = (
+                    SELECT max(epoch) FROM merge_landings
+                    WHERE repo = $1 AND candidate = $2 AND status <> 'abandoned'
+                )
+                RETURNING landed_sha
+                """,
+                repo,
+                candidate,
+                landed_sha,
+            )
+            or ""
+        )
+
+    async def last_landed(self, queue: str) -> str:
+        """What landed last through a queue, since a person last accepted that its base was rewound."""
+        return (
+            await self._pool.fetchval(
+                """
+                SELECT landed_sha FROM merge_landings
+                WHERE queue = $1 AND status = 'landed' AND landed_sha <> '' AND settled_at > (
+                    SELECT coalesce(max(lifted_at), '-infinity') FROM freezes
+                    WHERE queue = $1 AND cause = 'base rewound'
+                )
+                ORDER BY settled_at DESC, epoch DESC LIMIT 1
+                """,
+                queue,
+            )
+            or ""
+        )
+
+    async def rewind_accepted(self, queue: str, since: datetime) -> bool:
+        """Whether a person has accepted since then that a queue's base was rewound."""
+        return bool(
+            await self._pool.fetchval(
+                "SELECT true FROM freezes WHERE queue = $1 AND cause = 'base rewound' AND lifted_at >= $2 LIMIT 1",
+                queue,
+                since,
+            )
+        )
+
+    async def settle_abandoned(self, repo: str, candidate: str, epoch: int, *, reason: str) -> None:
+        """Record that a landing did not happen."""
         await self._pool.execute(
             """
-            UPDATE merge_landings SET status = $4, reason = $5, settled_at = now()
-            WHERE repo = $1 AND candidate = $2 AND epoch = $3
+            UPDATE merge_landings SET status = 'abandoned', reason = $4, settled_at = now()
+            WHERE repo = $1 AND candidate = $2 AND epoch = $3 AND status = 'open'
             """,
             repo,
             candidate,
             epoch,
-            status,
             reason,
         )

@@ -38,6 +38,10 @@ TABLES = (
         DROP CONSTRAINT deployments_status_check,
         ADD CONSTRAINT deployments_status_check CHECK (status IN ('started', 'succeeded', 'failed', 'lost'))
     """,
+    "ALTER TABLE merge_landings ADD COLUMN queue text NOT NULL DEFAULT ''",
+    "ALTER TABLE merge_landings ADD COLUMN landed_sha text NOT NULL DEFAULT ''",
+    "CREATE INDEX merge_landings_landed ON merge_landings (queue, settled_at) WHERE status = 'landed'",
+    "ALTER TABLE tasks ADD COLUMN merge_gate text NOT NULL DEFAULT ''",
 )
 
 
