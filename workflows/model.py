@@ -84,6 +84,19 @@ DEFAULT_CAP = 3
 """How often each counter may be spent where the policy does not say."""
 
 
+class Terms(Frozen):
+    """What one agent run may use. A runner that cannot keep one of them leaves it out."""
+
+    model: str = ""
+    """The model's name, or empty for the runner's own choice."""
+    effort: str = ""
+    """How hard the model thinks, or empty for the runner's own choice."""
+    max_turns: int = 200
+    max_budget_usd: float = 10.0
+    attempts: int = 8
+    """How often a run is begun that ends in a passing trouble, such as an overloaded API."""
+
+
 class Policy(Frozen):
     """`.orch/pipeline.toml` as read from the base branch, pinned to a generation."""
 
@@ -96,6 +109,9 @@ class Policy(Frozen):
     """`required`, or `none` where the repository has no CI and says so."""
     runner: str = "claude"
     runners: dict[Role, str] = Field(default_factory=dict)
+    terms: Terms = Terms()
+    role_terms: dict[Role, Terms] = Field(default_factory=dict)
+    """Complete terms of the roles that have their own."""
     caps: dict[str, int] = Field(default_factory=dict)
     """How often each counter of workflows/state.py may be spent before a person is asked."""
     graces: dict[Stage, timedelta] = Field(default_factory=dict)
@@ -109,6 +125,10 @@ class Policy(Frozen):
     def runner_for(self, role: Role) -> str:
         """The runner a role uses: its own, else the policy's."""
         return self.runners.get(role, self.runner)
+
+    def terms_for(self, role: Role) -> Terms:
+        """The terms a role's runs have: its own, else the policy's."""
+        return self.role_terms.get(role, self.terms)
 
 
 class TaskRef(Frozen):
@@ -187,18 +207,53 @@ def fingerprint(ref: TaskRef, gate: str, sha: str, failing: tuple[str, ...]) -> 
     return sha256(facts.encode()).hexdigest()[:16]
 
 
-class Usage(Frozen):
-    """Tokens of one agent run. Full input is `input + cache_read + cache_creation`."""
+class Tokens(Frozen):
+    """Tokens in their buckets. Full input is `input + cache_read + cache_creation`."""
 
     input: int = 0
     cache_read: int = 0
     cache_creation: int = 0
+    """Written to the cache, for five minutes or an hour."""
+    cache_creation_1h: int = 0
+    """Of `cache_creation`, what is kept for an hour and costs more."""
     output: int = 0
+
+    @property
+    def cache_creation_5m(self) -> int:
+        """Of `cache_creation`, what is kept for five minutes."""
+        return self.cache_creation - self.cache_creation_1h
 
     @property
     def full_input(self) -> int:
         """Every token the model was given, cached or not."""
         return self.input + self.cache_read + self.cache_creation
+
+
+class Usage(Tokens):
+    """Tokens of one agent run, in all and of each model where the runner says which."""
+
+    models: dict[str, Tokens] = Field(default_factory=dict)
+
+
+def total(parts: dict[str, Tokens]) -> Usage:
+    """The usage that is made of these models' tokens."""
+    names = Tokens.model_fields
+    sums = {name: sum(getattr(tokens, name) for tokens in parts.values()) for name in names}
+    return Usage(**sums, models={model: tokens for model, tokens in parts.items() if tokens != Tokens()})
+
+
+def added(first: Usage, second: Usage) -> Usage:
+    """What two runs used together."""
+    models = {
+        model: plus(first.models.get(model, Tokens()), second.models.get(model, Tokens()))
+        for model in sorted({*first.models, *second.models})
+    }
+    return Usage(**plus(first, second).model_dump(), models=models)
+
+
+def plus(first: Tokens, second: Tokens) -> Tokens:
+    """Both together, bucket by bucket."""
+    return Tokens(**{name: getattr(first, name) + getattr(second, name) for name in Tokens.model_fields})
 
 
 class TestRun(Frozen):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from workflows.model import DEFAULT_CAP, Policy, Role, Stage
+from workflows.model import DEFAULT_CAP, Policy, Role, Stage, Terms
 from workflows.problems import explain
 
 PATH = ".orch/pipeline.toml"
@@ -40,8 +40,14 @@ def _waits(stage: Stage) -> Stage:
     return stage
 
 
+def _role(value: Any) -> Any:
+    """`reviewer = "command"` is short for a table with only a runner."""
+    return {"runner": value} if isinstance(value, str) else value
+
+
 _Command = Annotated[str, AfterValidator(_says_something)]
 _Runner = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+_Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,99}$")]
 _Grace = Annotated[timedelta, BeforeValidator(_duration)]
 
 
@@ -60,11 +66,27 @@ class _Probes(BaseModel):
     production: _Command | None = None
 
 
-class _Agents(BaseModel):
+class _Terms(BaseModel):
+    """What may be said of all runs or of one role's; what is left out is inherited."""
+
     model_config = ConfigDict(extra="forbid")
 
+    runner: _Runner | None = None
+    model: _Model | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    max_turns: Annotated[int, Field(ge=1, le=2000)] | None = None
+    max_budget_usd: Annotated[float, Field(gt=0, le=1000)] | None = None
+    attempts: Annotated[int, Field(ge=1, le=50)] | None = None
+
+    def over(self, inherited: Terms) -> Terms:
+        """The complete terms."""
+        said = self.model_dump(exclude_none=True, exclude={"runner", "roles"})
+        return inherited.model_copy(update=said)
+
+
+class _Agents(_Terms):
     runner: _Runner = "claude"
-    roles: dict[Role, _Runner] = Field(default_factory=dict)
+    roles: dict[Role, Annotated[_Terms, BeforeValidator(_role)]] = Field(default_factory=dict)
 
 
 class _Limits(BaseModel):
@@ -129,6 +151,8 @@ def _wrong(problem: str) -> PolicyFile:
 
 def _policy(parsed: _File, digest: str) -> Policy:
     production = parsed.commands.production
+    agents = parsed.agents
+    terms = agents.over(Terms())
     return Policy(
         test=parsed.commands.test,
         staging=parsed.commands.staging,
@@ -136,8 +160,10 @@ def _policy(parsed: _File, digest: str) -> Policy:
         probe_staging=parsed.probes.staging,
         probe_production=parsed.probes.production,
         ci=parsed.ci,
-        runner=parsed.agents.runner,
-        runners=parsed.agents.roles,
+        runner=agents.runner,
+        runners={role: said.runner for role, said in agents.roles.items() if said.runner},
+        terms=terms,
+        role_terms={role: said.over(terms) for role, said in agents.roles.items()},
         caps=parsed.limits.model_dump(),
         graces=parsed.grace,
         digest=digest,

@@ -59,8 +59,20 @@ class RunOutcome(StrEnum):
 
     OK = "ok"
     NO_VERDICT = "no-verdict"
+    """It ran to its end and left nothing that counts as a verdict."""
+    LIMIT = "limit"
+    """It used up its turns or its budget."""
+    REFUSED = "refused"
+    """The model refused the task."""
+    RETRYABLE = "retryable"
+    """A passing trouble, such as an overloaded API; the same run may be begun again."""
+    FATAL = "fatal"
+    """What asking again does not mend: a wrong key, an unknown model, a prompt that is too long."""
     FAILED = "failed"
+    """Its process failed and did not say why in words that its runner knows."""
     CANCELLED = "cancelled"
+    KILLED = "killed"
+    """It was cut off; its session may be taken up again."""
 
 
 class AgentRun(Frozen):

@@ -44,6 +44,7 @@ async def agent(
             session_id=str(workflow.uuid4()),
             artifact_path=artifact_path,
             headings=spec.headings,
+            terms=state.policy.terms_for(spec.role),
             data={
                 "item.md": f"# {state.item.title}\n\n{state.item.description_html}",
                 "feedback.md": "\n\n".join(state.feedback),
