@@ -75,6 +75,15 @@ class RunOutcome(StrEnum):
     """It was cut off; its session may be taken up again."""
 
 
+class Earlier(Frozen):
+    """What earlier attempts of a run used, which ended in a passing trouble or were cut off."""
+
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    """Of those whose cost is known."""
+    complete: bool = True
+
+
 class AgentRun(Frozen):
     """An agent run that has ended: a bound verdict or the reason why there is none."""
 
@@ -89,6 +98,7 @@ class AgentRun(Frozen):
     """None means unknown; an unknown cost is never written as 0."""
     cost_source: Literal["reported", "computed", "unknown"] = "unknown"
     seconds: float = 0.0
+    earlier: Earlier = Earlier()
 
 
 class Claim(Frozen):

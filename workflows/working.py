@@ -6,6 +6,7 @@ from temporalio import workflow
 
 from workflows import names
 from workflows.contracts import workspaces
+from workflows.model import added
 from workflows.task_run import TaskRun
 from workflows.verdicts import AgentRun, Binding, refusal
 
@@ -63,10 +64,12 @@ async def agent(
 
 
 def _account(run: TaskRun, ended: AgentRun) -> None:
-    state, usage = run.state, ended.usage
+    """Attempts that were cut off were paid for too."""
+    state, earlier = run.state, ended.earlier
+    usage = added(ended.usage, earlier.usage)
     run.update(
-        cost_usd=round(state.cost_usd + (ended.cost_usd or 0.0), 6),
-        cost_complete=state.cost_complete and ended.cost_usd is not None,
+        cost_usd=round(state.cost_usd + (ended.cost_usd or 0.0) + earlier.cost_usd, 6),
+        cost_complete=state.cost_complete and ended.cost_usd is not None and earlier.complete,
         tokens_in=state.tokens_in + usage.full_input,
         tokens_cached=state.tokens_cached + usage.cache_read,
         tokens_out=state.tokens_out + usage.output,

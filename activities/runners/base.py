@@ -44,6 +44,8 @@ class Job:
     home: Path = Path()
     """The task's own folder outside the workspace; it outlives attempts."""
     terms: Terms = field(default_factory=Terms)
+    attempt: int = 0
+    """Its number within the round; part of its log's name."""
     turn: Literal["start", "resume", "correct"] = "start"
     """Whether a session begins, goes on after it was cut off, or only has to give its verdict."""
     before: Before = field(default_factory=Before)

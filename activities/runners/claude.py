@@ -181,13 +181,12 @@ class ClaudeWatch:
             stderr = result.stderr.decode(errors="replace")
             ending = self._stopped or classify(picture, result.exit_code, wants_verdict=True, stderr=stderr)
         found = picture.result.verdict if picture.result else None
-        ran = ending.outcome in {RunOutcome.OK, RunOutcome.NO_VERDICT}
         return Reading(
-            outcome=RunOutcome.OK if ran else ending.outcome,
+            outcome=ending.outcome,
             cause=ending.cause,
-            problem="" if ran else ending.reason,
+            problem=ending.reason,
             delay=ending.delay,
-            verdict=json.dumps(found) if found is not None and ran else "" if ran else None,
+            verdict=json.dumps(found),
             spent=spending(picture, self._job.before),
         )
 

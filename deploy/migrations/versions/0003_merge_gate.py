@@ -26,6 +26,15 @@ STATEMENTS = (
     )
     """,
     "CREATE UNIQUE INDEX freezes_standing ON freezes (queue, cause) WHERE lifted_at IS NULL",
+    """
+    ALTER TABLE agent_runs
+        ADD COLUMN cause text NOT NULL DEFAULT '',
+        ADD COLUMN resumed boolean NOT NULL DEFAULT false,
+        ADD COLUMN log text NOT NULL DEFAULT '',
+        ADD COLUMN models jsonb NOT NULL DEFAULT '{}',
+        ADD COLUMN cache_creation_1h_tokens bigint NOT NULL DEFAULT 0,
+        ADD COLUMN session_cost_usd numeric(12, 6)
+    """,
 )
 
 
