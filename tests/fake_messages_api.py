@@ -1,7 +1,7 @@
 """A scripted model API for the real claude: `POST /v1/messages`, streamed as the real one streams.
 
-The turn is chosen by counting the assistant messages of a request, so retries, kills and resumes need no state here.
-Faults come first, one for each request. What was answered is counted: the ledger that a run's usage must equal.
+Turns are given in order, over kills and resumes, and the last one is repeated. Faults come first, one for each request.
+What was answered is counted: the ledger that a run's usage must equal.
 """
 
 import asyncio
@@ -42,8 +42,6 @@ class Turn:
     stop: str = ""
     stall: bool = False
     """Begin to answer and then say nothing more."""
-    hold: float = 0.0
-    """Seconds before the answer begins."""
 
     @property
     def stop_reason(self) -> str:
@@ -70,33 +68,30 @@ class FakeMessagesApi:
     requests: list[dict[str, Any]] = field(default_factory=list)
     told: dict[str, int] = field(default_factory=dict)
     """Tokens of all answers that were given whole."""
+    given: int = 0
+    """How many turns have begun."""
     url: str = ""
-    came: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def asked(self, times: int) -> None:
-        """Wait until so many requests have come."""
-        async with self.came, asyncio.timeout(30):
-            await self.came.wait_for(lambda: len(self.requests) >= times)
+    def heard(self, text: str) -> bool:
+        """Whether any request said this to the model."""
+        return any(text in str(request["messages"]) for request in self.requests)
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        async with self.came:
-            self.requests.append(body)
-            self.came.notify_all()
+        self.requests.append(body)
         fault = self.faults.popleft() if self.faults else self.always
         if fault is not None:
             headers = {"retry-after": str(fault.retry_after)} if fault.retry_after is not None else {}
             error = {"type": "error", "error": {"type": fault.kind, "message": f"fault {fault.status}"}}
             return web.json_response(error, status=fault.status, headers=headers)
-        number = sum(1 for message in body["messages"] if message["role"] == "assistant")
-        turn = self.turns[min(number, len(self.turns) - 1)]
-        await asyncio.sleep(turn.hold)
-        return await self._answer(request, body, turn, number)
+        turn = self.turns[min(self.given, len(self.turns) - 1)]
+        self.given += 1
+        return await self._answer(request, body["model"], turn)
 
-    async def _answer(self, request: web.Request, body: dict[str, Any], turn: Turn, number: int) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, model: str, turn: Turn) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream", "request-id": "req_fake"})
         await response.prepare(request)
-        for name, event in _events(body["model"], turn, f"{len(self.requests)}_{number}"):
+        for name, event in _events(model, turn, self.given):
             await response.write(f"event: {name}\ndata: {json.dumps(event)}\n\n".encode())
             if turn.stall and name == "content_block_start":
                 await asyncio.sleep(600)
@@ -105,7 +100,7 @@ class FakeMessagesApi:
         return response
 
 
-def _events(model: str, turn: Turn, number: str) -> list[tuple[str, dict[str, Any]]]:
+def _events(model: str, turn: Turn, number: int) -> list[tuple[str, dict[str, Any]]]:
     begun = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, **turn.usage, "output_tokens": 1}
     message = {
         "id": f"msg_{number}", "type": "message", "role": "assistant", "model": model, "content": [],
