@@ -6,7 +6,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from workflows.model import DEFAULT_CAP, Policy, Role, Stage, Terms
 from workflows.problems import explain
@@ -38,11 +38,6 @@ def _waits(stage: Stage) -> Stage:
     if stage is Stage.DONE:
         raise ValueError("nothing waits in done; take the line out")
     return stage
-
-
-def _role(value: Any) -> Any:
-    """`reviewer = "command"` is short for a table with only a runner."""
-    return {"runner": value} if isinstance(value, str) else value
 
 
 _Command = Annotated[str, AfterValidator(_says_something)]
@@ -86,7 +81,15 @@ class _Terms(BaseModel):
 
 class _Agents(_Terms):
     runner: _Runner = "claude"
-    roles: dict[Role, Annotated[_Terms, BeforeValidator(_role)]] = Field(default_factory=dict)
+    roles: dict[Role, _Terms] = Field(default_factory=dict)
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`reviewer = "command"` is short for a table with only a runner."""
+        if not isinstance(value, dict):
+            return value
+        return {role: {"runner": said} if isinstance(said, str) else said for role, said in value.items()}
 
 
 class _Limits(BaseModel):

@@ -185,6 +185,17 @@ def test_lines_survive_any_chunking() -> None:
         assert [*lines, *splitter.flush()] == [b"one", b"", b"three", b"rest"]
 
 
+async def test_a_run_that_is_told_to_stop_ends_without_having_timed_out(tmp_path: Path) -> None:
+    """Who watches a program can end it and everything it started, and gets its result."""
+    mark, stop = tmp_path / "pid", asyncio.Event()
+    task = asyncio.create_task(python(DAEMON, mark, "stay", cwd=tmp_path, stop=stop))
+    await eventually(mark.exists)
+    stop.set()
+    result = await task
+    assert (result.exit_code, result.timed_out) == (-signal.SIGTERM, False)
+    assert not alive(int(mark.read_text()))
+
+
 async def test_an_error_in_the_callback_ends_the_run_and_comes_back(tmp_path: Path) -> None:
     """A callback that fails stops the program and gives its own error to the caller."""
 
