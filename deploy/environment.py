@@ -19,6 +19,8 @@ SECRETS_OF = {
     "sandbox": (*_TOKENS, *_WEBHOOK_SECRETS),
 }
 """Which secrets each process is started with."""
+_FROM_OUTSIDE = {"worker": ("ORCH_ANTHROPIC_API_KEY",)}
+"""Secrets of services that are not here: whoever starts the stack brings them along."""
 
 _ORDINARY = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|XDG_\w+|SSL_CERT_(FILE|DIR)|(http|https|no|all)_proxy",
@@ -85,7 +87,7 @@ def for_service(name: str, values: Mapping[str, str], outer: Mapping[str, str]) 
         outer: the environment `orch up` was called in. Its `ORCH_` settings are passed on, its secrets only
             to the service they belong to.
     """
-    own = SECRETS_OF[name]
+    own = (*SECRETS_OF[name], *_FROM_OUTSIDE.get(name, ()))
     given = {
         key: value for key, value in outer.items() if _is_for(key, own) and (name == "worker" or _is_ordinary(key))
     }

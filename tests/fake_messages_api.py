@@ -9,7 +9,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -42,6 +42,10 @@ class Turn:
     stop: str = ""
     stall: bool = False
     """Begin to answer and then say nothing more."""
+
+    def filled(self, nonce: str) -> "Turn":
+        """This turn with the run's nonce in place of `{nonce}`."""
+        return replace(self, blocks=tuple(json.loads(json.dumps(self.blocks).replace("{nonce}", nonce))))
 
     @property
     def stop_reason(self) -> str:
@@ -84,7 +88,7 @@ class FakeMessagesApi:
             headers = {"retry-after": str(fault.retry_after)} if fault.retry_after is not None else {}
             error = {"type": "error", "error": {"type": fault.kind, "message": f"fault {fault.status}"}}
             return web.json_response(error, status=fault.status, headers=headers)
-        turn = self.turns[min(self.given, len(self.turns) - 1)]
+        turn = self.turns[min(self.given, len(self.turns) - 1)].filled(nonce_of(body))
         self.given += 1
         return await self._answer(request, body["model"], turn)
 
@@ -98,6 +102,21 @@ class FakeMessagesApi:
         for bucket, tokens in turn.usage.items():
             self.told[bucket] = self.told.get(bucket, 0) + tokens
         return response
+
+
+def nonce_of(body: dict[str, Any]) -> str:
+    """The nonce that the verdict of this run must carry, as its schema says; empty without one."""
+    for tool in body.get("tools", []):
+        if tool["name"] == "StructuredOutput":
+            return str(tool["input_schema"]["properties"]["nonce"]["const"])
+    return ""
+
+
+def verdict(outcome: str = "pass", **more: object) -> Turn:
+    """The turn that gives the verdict."""
+    lists: dict[str, object] = {"findings": [], "evidence": [], "artifacts": [], "questions": []}
+    whole = {**lists, "summary": "done", "nonce": "{nonce}", "outcome": outcome, **more}
+    return Turn((use("StructuredOutput", **whole),))
 
 
 def _events(model: str, turn: Turn, number: int) -> list[tuple[str, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from activities.runners.claude import ClaudeOptions, ClaudeRunner, Patience
 from activities.runners.isolation import Isolation
 from activities.runners.prompt import Prompts
 from activities.settings import WorkerSettings
-from tests.fake_messages_api import FakeMessagesApi, Turn, fake_messages_api, use
+from tests.fake_messages_api import FakeMessagesApi, fake_messages_api
 from workflows.contracts.workspaces import RunAgent, Workspace
 from workflows.model import Role, Stage, TaskRef, Terms
 from workflows.verdicts import AgentRun
@@ -144,12 +144,6 @@ class Real:
         environment.info = replace(environment.info, attempt=self.attempt)
         arg, agents = self.arg(), self.agents(runner)
         return await environment.run(agents.run_agent, arg)
-
-
-def verdict(outcome: str = "pass", **more: object) -> Turn:
-    """The turn that gives the verdict."""
-    lists: dict[str, object] = {"findings": [], "evidence": [], "artifacts": [], "questions": []}
-    return Turn((use("StructuredOutput", **{**lists, "summary": "done", "nonce": NONCE, "outcome": outcome, **more}),))
 
 
 @pytest.fixture

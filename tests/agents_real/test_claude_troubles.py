@@ -14,9 +14,9 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.runners.claude import Patience
-from tests.agents_real.conftest import CLAUDE, Real, verdict
+from tests.agents_real.conftest import CLAUDE, Real
 from tests.agents_real.test_claude_whole import CACHED, equals_the_ledger, work
-from tests.fake_messages_api import Fault, Turn, bash, say, use
+from tests.fake_messages_api import Fault, Turn, bash, say, use, verdict
 from workflows.verdicts import RunOutcome
 
 

@@ -1,7 +1,7 @@
 """Whole runs of the real claude: work, commit, verdict, correction, cost."""
 
-from tests.agents_real.conftest import MODEL, NONCE, Real, verdict
-from tests.fake_messages_api import Turn, bash, say, use
+from tests.agents_real.conftest import MODEL, NONCE, Real
+from tests.fake_messages_api import Turn, bash, say, use, verdict
 from workflows.model import Role
 from workflows.verdicts import RunOutcome
 
