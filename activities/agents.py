@@ -71,10 +71,12 @@ class Agents:
         await outlast(lambda: self._records.end(ended, reading, fence.attempt))
         if cancelled:
             raise asyncio.CancelledError
-        if ended.outcome in AGAIN and fence.attempt < arg.terms.attempts:
+        if ended.outcome not in AGAIN:
+            return ended
+        if fence.attempt < arg.terms.attempts:
             delay = timedelta(seconds=max(1.0, reading.delay or 0.0))
             raise ApplicationError(ended.reason, type=f"Agent{ended.outcome.title()}", next_retry_delay=delay)
-        return ended
+        return ended.model_copy(update={"reason": f"{ended.reason} (attempt {fence.attempt}, the last one)"})
 
     def _runner(self, name: str) -> Runner:
         runner = self._runners.get(name)

@@ -16,6 +16,8 @@ from activities.settings import WorkerSettings
 
 WALL_CLOCK = 3 * 3600
 """Seconds one agent process may live."""
+CORRECTION = 15 * 60
+"""Seconds for a turn that only has to give the verdict."""
 LOG_LIMIT = 256 * 1024 * 1024
 """Bytes of one run's output that are kept on the disk."""
 _TAIL = 4 * 1024 * 1024
@@ -63,7 +65,7 @@ class Supervisor:
                     [*cage.argv, *command.argv],
                     cwd=job.workspace,
                     env=cage.env,
-                    timeout=WALL_CLOCK,
+                    timeout=CORRECTION if job.turn == "correct" else WALL_CLOCK,
                     stdin=command.stdin,
                     max_output_bytes=_TAIL,
                     on_output=take,

@@ -200,4 +200,5 @@ def verdict_schema(nonce: str) -> dict[str, object]:
 
 
 def _config(job: Job) -> Path:
-    return job.home / "claude"
+    """One for each session: what an agent leaves in its own must not steer another one, such as its reviewer."""
+    return job.home / "claude" / job.session_id

@@ -40,7 +40,6 @@ class CommandRunner:
                 "AGENT_ROUND": str(job.round),
             },
             stdin=self._prompts.render(job, by_file=True).encode(),
-            writable=(job.home,),
             network=True,
         )
 

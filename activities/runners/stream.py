@@ -55,7 +55,6 @@ class Picture:
     results: list[Result] = field(default_factory=list)
     working: bool = False
     """Whether something was begun since the last result: that result is then not the end."""
-    requesting: bool = False
     retries: list[Fields] = field(default_factory=list)
     errors: set[str] = field(default_factory=set)
     """The names that answers and retries gave to their errors, such as `authentication_failed`."""
@@ -107,8 +106,7 @@ class Picture:
             self.model = _text(line, "model") or self.model
             self.working = True
         elif subtype == "status":
-            self.requesting = line.get("status") == "requesting"
-            self.working = self.working or self.requesting
+            self.working = self.working or line.get("status") == "requesting"
         elif subtype == "api_retry":
             self.retries.append(line)
             self._error(line)
@@ -117,7 +115,7 @@ class Picture:
         event = _fields(line, "event")
         kind = _text(event, "type")
         if kind == "message_start":
-            self.requesting, self.working = False, True
+            self.working = True
             message = _fields(event, "message")
             self._message = _text(message, "id")
             self._streamed.add(self._message)
@@ -134,7 +132,7 @@ class Picture:
         name, model = _text(message, "id"), _text(message, "model")
         synthetic = model.startswith("<")
         if not synthetic:
-            self.requesting, self.working = False, True
+            self.working = True
         if name and name not in self._streamed and not synthetic:
             # One line for each block, all with the same usage: of a message that was not streamed it is the whole.
             self._messages[name] = (model or self.model, _tokens(_fields(message, "usage")))
@@ -150,7 +148,7 @@ class Picture:
 
     def _end(self, line: Fields) -> None:
         self.results.append(_result(line))
-        self.working = self.requesting = False
+        self.working = False
         self.tools.clear()
 
     def _error(self, line: Fields) -> None:

@@ -22,15 +22,14 @@ from workflows.verdicts import RunOutcome
 
 def agent(real: Real) -> psutil.Process | None:
     """The agent's process."""
-    marker = f"CLAUDE_CONFIG_DIR={real.root}/agents/DEMO-1/claude".encode()
+    marker = f"CLAUDE_CONFIG_DIR={real.root}/agents/DEMO-1/claude/".encode()
     for process in psutil.process_iter(["exe"]):
         try:
-            if process.info["exe"] == str(CLAUDE.resolve()) and marker in Path(
-                f"/proc/{process.pid}/environ"
-            ).read_bytes().split(b"\0"):
-                return process
+            ours = marker in Path(f"/proc/{process.pid}/environ").read_bytes()
         except OSError:
             continue
+        if ours and process.info["exe"] == str(CLAUDE.resolve()):
+            return process
     return None
 
 

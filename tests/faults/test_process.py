@@ -153,6 +153,28 @@ async def test_a_program_that_ignores_term_is_killed_after_the_grace(tmp_path: P
     assert (result.exit_code, result.timed_out) == (-signal.SIGKILL, True)
 
 
+CAGE = """\
+#!/bin/sh
+{python} -c 'import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("graceful", flush=True), sys.exit(0)))
+print("ready", flush=True)
+time.sleep(600)' &
+child=$!
+trap 'kill -9 $child; exit 9' TERM
+wait $child
+"""
+
+
+async def test_what_is_in_a_cage_may_end_gracefully(tmp_path: Path) -> None:
+    """A cage ends all it holds when it gets TERM, so first only what is in it gets one."""
+    cage, stop = tmp_path / "bwrap", asyncio.Event()
+    cage.write_text(CAGE.format(python=sys.executable))
+    cage.chmod(0o755)
+    result = await run([cage], cwd=tmp_path, env=ENV, timeout=30, grace=10, stop=stop, on_output=lambda _: stop.set())
+    assert result.stdout == b"ready\ngraceful\n"
+    assert result.exit_code == 0
+
+
 async def test_endless_output_is_bounded_in_memory(tmp_path: Path) -> None:
     """A program that prints for ever costs a bounded tail, and the tail is its newest output."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -102,11 +102,19 @@ def test_a_session_exists_while_its_transcript_does(tmp_path: Path) -> None:
     """The transcript is found in whichever folder the run worked."""
     job = a_job(tmp_path, home=tmp_path)
     assert not runner(tmp_path).has_session(job)
-    folder = tmp_path / "claude/projects/-any-folder"
+    folder = tmp_path / "claude/s/projects/-any-folder"
     folder.mkdir(parents=True)
     (folder / "s.jsonl").touch()
     assert runner(tmp_path).has_session(job)
     assert not runner(tmp_path).has_session(replace(job, session_id="other"))
+
+
+def test_no_two_sessions_share_a_folder(tmp_path: Path) -> None:
+    """What an author's agent leaves in its own configuration does not steer its reviewer."""
+    author, reviewer = (a_job(tmp_path, home=tmp_path, session_id=session) for session in ("one", "two"))
+    folders = [runner(tmp_path).command(job).env["CLAUDE_CONFIG_DIR"] for job in (author, reviewer)]
+    assert folders[0] != folders[1]
+    assert not Path(folders[1]).is_relative_to(folders[0])
 
 
 def test_the_schema_wants_all_and_allows_no_more() -> None:
