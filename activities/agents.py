@@ -24,11 +24,14 @@ from activities.supervising import Supervisor
 from activities.verdict_files import judged
 from workflows.contracts.workspaces import RunAgent
 from workflows.model import added
-from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict
+from workflows.verdicts import AgentRun, Binding, Earlier, RunOutcome, Verdict
 
 AGAIN = frozenset({RunOutcome.RETRYABLE, RunOutcome.KILLED, RunOutcome.CANCELLED})
 """Ends after which the same run is begun again. One that was told to stop, but not by us, is one of them."""
 CORRECTION_TURNS = 10
+CORRECTION_USD = 0.25
+"""What a turn that only gives the verdict may cost, also where the budget is nearly used up."""
+SPENT = "its earlier attempts used up its budget (max_budget_usd in .orch/pipeline.toml)"
 
 
 class Agents:
@@ -65,7 +68,12 @@ class Agents:
             await asyncio.to_thread(remove_git_locks, workspace)
             job = _job(arg, workspace, self._home, caged=await self._supervisor.confines())
             job = await self._records.begin(arg, fence.attempt, runner, job)
-            ended, reading, cancelled = await self._work(arg, runner, job, run_id, lock)
+            earlier = await self._records.earlier(arg.ref, fence.attempt)
+            reading, seconds, cancelled = await self._work(arg, runner, _within(job, earlier), run_id, lock)
+            verdict, problem = judged(reading, job)
+            ended = _ended(arg, job, reading, verdict, problem).model_copy(
+                update={"seconds": seconds, "earlier": earlier}
+            )
         # The run is paid for: a database that is away for a moment must not make it happen again.
         await outlast(fence.check)
         await outlast(lambda: self._records.end(ended, reading, fence.attempt))
@@ -89,35 +97,43 @@ class Agents:
 
     async def _work(
         self, arg: RunAgent, runner: Runner, job: Job, run_id: str, lock: WorkspaceLock
-    ) -> tuple[AgentRun, Reading, bool]:
-        """One run, and one turn more in its session if it left no verdict that can be used."""
+    ) -> tuple[Reading, float, bool]:
+        """One run, and one turn more in its session if it left no verdict that can be used.
+
+        Answers with what came of it, its seconds, and whether we were cancelled meanwhile.
+        """
+        if job.terms.max_budget_usd <= 0:
+            return Reading(RunOutcome.LIMIT, "budget", SPENT), 0.0, False
         log = self._records.log(arg.ref, job)
         reading, seconds, cancelled = await self._supervisor.run(runner, job, run_id, lock, log)
-        verdict, problem = judged(reading, job)
+        verdict, _ = judged(reading, job)
         if _wants_correction(reading, verdict) and not cancelled and runner.resumes and runner.has_session(job):
-            spent, more = reading.spent, 0.0
-            reading, more, cancelled = await self._supervisor.run(runner, _correction(job, spent), run_id, lock, log)
-            reading = replace(reading, spent=_together(spent, reading.spent))
-            verdict, problem = judged(reading, job)
+            first = reading.spent
+            reading, more, cancelled = await self._supervisor.run(runner, _correction(job, first), run_id, lock, log)
+            reading = replace(reading, spent=_together(first, reading.spent))
             seconds += more
-        outcome = reading.outcome
-        if verdict is None and outcome is RunOutcome.OK:
-            outcome = RunOutcome.NO_VERDICT
-        earlier = await outlast(lambda: self._records.earlier(arg.ref, activity.info().attempt))
-        ended = AgentRun(
-            binding=Binding(ref=arg.ref, head_sha=arg.workspace.head_sha, nonce=arg.nonce),
-            runner=runner.name,
-            session_id=job.session_id,
-            outcome=outcome,
-            verdict=verdict,
-            reason=problem,
-            usage=reading.spent.usage,
-            cost_usd=reading.spent.cost_usd,
-            cost_source=reading.spent.cost_source,
-            seconds=seconds,
-            earlier=earlier,
-        )
-        return ended, reading, cancelled
+        return reading, seconds, cancelled
+
+
+def _ended(arg: RunAgent, job: Job, reading: Reading, verdict: Verdict | None, problem: str) -> AgentRun:
+    missing = verdict is None and reading.outcome is RunOutcome.OK
+    return AgentRun(
+        binding=Binding(ref=arg.ref, head_sha=arg.workspace.head_sha, nonce=arg.nonce),
+        runner=arg.runner,
+        session_id=job.session_id,
+        outcome=RunOutcome.NO_VERDICT if missing else reading.outcome,
+        verdict=verdict,
+        reason=problem,
+        usage=reading.spent.usage,
+        cost_usd=reading.spent.cost_usd,
+        cost_source=reading.spent.cost_source,
+    )
+
+
+def _within(job: Job, earlier: Earlier) -> Job:
+    """The job with what its earlier attempts have left of its budget; a command line only counts its own."""
+    left = round(job.terms.max_budget_usd - earlier.cost_usd, 6)
+    return replace(job, terms=job.terms.model_copy(update={"max_budget_usd": left}))
 
 
 def _wants_correction(reading: Reading, verdict: Verdict | None) -> bool:
@@ -126,7 +142,8 @@ def _wants_correction(reading: Reading, verdict: Verdict | None) -> bool:
 
 def _correction(job: Job, spent: Spending) -> Job:
     before = Before(spent.session_cost or 0.0, exact=spent.session_cost is not None)
-    terms = job.terms.model_copy(update={"max_turns": CORRECTION_TURNS})
+    left = max(job.terms.max_budget_usd - (spent.cost_usd or 0.0), CORRECTION_USD)
+    terms = job.terms.model_copy(update={"max_turns": CORRECTION_TURNS, "max_budget_usd": left})
     return replace(job, turn="correct", before=before, terms=terms)
 
 

@@ -87,7 +87,7 @@ class ClaudeRunner:
         terms = job.terms
         words = [str(program), "-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"]
         words += [session, job.session_id, "--max-turns", str(terms.max_turns)]
-        words += ["--max-budget-usd", f"{terms.max_budget_usd:g}"]
+        words += ["--max-budget-usd", f"{terms.max_budget_usd:f}"]
         words += ["--model", terms.model] if terms.model else []
         words += ["--effort", terms.effort] if terms.effort else []
         words += ["--tools", tools, "--setting-sources", "user", "--strict-mcp-config", "--settings", _SETTINGS]

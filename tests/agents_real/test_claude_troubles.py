@@ -180,6 +180,22 @@ async def test_a_killed_workers_run_is_counted_from_its_log(real: Real) -> None:
     assert ended.earlier.complete
 
 
+@pytest.mark.parametrize(("cost", "requests"), [(5.5, 0), (4.9999, 1)])
+async def test_attempts_share_one_budget(real: Real, cost: float, requests: int) -> None:
+    """What earlier attempts have cost is taken from the budget; without any left no model is asked."""
+    begun = {"attempt": 4001, "session_id": str(uuid.uuid4()), "resumed": False, "log": ""}
+    await real.runs.started(begun)
+    await real.runs.used((4001,), {"cost_usd": cost, "cost_source": "reported"})
+    await real.runs.ended((4001,), {"outcome": "killed"})
+    real.attempt = 1
+    real.api.turns = work(real)
+    ended = await real.run()
+    assert (ended.outcome, real.runs.rows[1]["cause"]) == (RunOutcome.LIMIT, "budget")
+    assert "max_budget_usd" in ended.reason
+    assert len(real.api.requests) == requests
+    assert ended.earlier.cost_usd == cost
+
+
 async def test_cancelling_ends_everything_and_keeps_the_cost(real: Real) -> None:
     """A cancelled run leaves no process, also none that left its session, and its tokens are written down."""
     pid, far = real.root / "pid", real.root / "far"

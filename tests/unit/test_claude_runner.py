@@ -43,7 +43,7 @@ def test_the_command_is_the_contracts(tmp_path: Path) -> None:
         "--model": "m",
         "--effort": "low",
         "--max-turns": "7",
-        "--max-budget-usd": "0.5",
+        "--max-budget-usd": "0.500000",
         "--setting-sources": "user",
         "--permission-mode": "dontAsk",
     }
