@@ -11,7 +11,8 @@ from activities.runners.base import Before, Job, Reading, Runner, Spending
 from activities.sessions import Session, choose
 from activities.settings import WorkerSettings
 from workflows.contracts.workspaces import RunAgent
-from workflows.model import TaskRef, Tokens, Usage, added
+from workflows.model import TaskRef
+from workflows.usage import Tokens, Usage, added
 from workflows.verdicts import AgentRun, Binding, Earlier, RunOutcome, Verdict
 
 _CHUNK = 1024 * 1024

@@ -23,7 +23,7 @@ from activities.settings import WorkerSettings
 from activities.supervising import Supervisor
 from activities.verdict_files import judged
 from workflows.contracts.workspaces import RunAgent
-from workflows.model import added
+from workflows.usage import added
 from workflows.verdicts import AgentRun, Binding, Earlier, RunOutcome, Verdict
 
 AGAIN = frozenset({RunOutcome.RETRYABLE, RunOutcome.KILLED, RunOutcome.CANCELLED})

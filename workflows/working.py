@@ -6,8 +6,8 @@ from temporalio import workflow
 
 from workflows import names
 from workflows.contracts import workspaces
-from workflows.model import added
 from workflows.task_run import TaskRun
+from workflows.usage import added
 from workflows.verdicts import AgentRun, Binding, refusal
 
 AGENT_LIMIT = timedelta(hours=4)

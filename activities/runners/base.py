@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from activities.adapters.process import ProcessResult
-from workflows.model import Role, Terms, Usage
+from workflows.model import Role, Terms
+from workflows.usage import Usage
 from workflows.verdicts import RunOutcome
 
 

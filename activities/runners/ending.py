@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from activities.runners.base import Before, Spending
 from activities.runners.prices import price
 from activities.runners.stream import Picture, Result
-from workflows.model import Tokens, Usage, plus, total
+from workflows.usage import Tokens, Usage, plus, total
 from workflows.verdicts import RunOutcome
 
 _LIMITS = {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workflows.model import Tokens, Usage
+from workflows.usage import Tokens, Usage
 
 
 def price(usage: Usage) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from activities.adapters.process import ProcessResult
 from activities.runners.base import Command, Job, Reading, Spending
-from workflows.model import Usage
+from workflows.usage import Usage
 from workflows.verdicts import RunOutcome
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from activities.adapters.process import LineSplitter
-from workflows.model import Tokens, Usage, plus, total
+from workflows.usage import Tokens, Usage, plus, total
 
 LINE_LIMIT = 32 * 1024 * 1024
 """Bytes of one line; a file that is written whole comes back in one."""

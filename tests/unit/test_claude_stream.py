@@ -14,7 +14,7 @@ from activities.runners.base import Before
 from activities.runners.ending import Ending, classify, spending
 from activities.runners.prices import price
 from activities.runners.stream import Picture, StreamReader, read_stream
-from workflows.model import Tokens, Usage, total
+from workflows.usage import Tokens, Usage, total
 from workflows.verdicts import RunOutcome
 
 RECORDED = Path(__file__).parents[1] / "payloads/agents/claude"

@@ -17,7 +17,6 @@ from workflows.model import (
     Role,
     Stage,
     TaskRef,
-    Usage,
     Waiting,
     WaitingOn,
     fingerprint,
@@ -26,6 +25,7 @@ from workflows.model import (
 from workflows.projects import ProjectFacts
 from workflows.stages import REGISTRY, Gate, artifact_path, decision_digest, missing_headings
 from workflows.state import TIMELINE_KEPT, Act, Ask, Move, TaskState, act_refusal, entered, told, why
+from workflows.usage import Usage
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict, VerdictOutcome, refusal
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
