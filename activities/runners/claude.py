@@ -85,6 +85,8 @@ class ClaudeRunner:
         session = "--session-id" if job.turn == "start" else "--resume"
         tools = ",".join(WRITING if job.role in _AUTHORS else READING)
         terms = job.terms
+        # A link may lead to where a cage shows nothing.
+        program = program.resolve()
         words = [str(program), "-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"]
         words += [session, job.session_id, "--max-turns", str(terms.max_turns)]
         words += ["--max-budget-usd", f"{terms.max_budget_usd:f}"]
@@ -99,7 +101,7 @@ class ClaudeRunner:
             argv=tuple(words),
             env=self._environment(job, config),
             stdin=self._prompts.render(job, by_file=False).encode(),
-            readable=(program.resolve(),),
+            readable=(program,),
             writable=(config,),
             network=True,
         )
