@@ -207,7 +207,8 @@ def test_a_refused_key_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_run_beyond_the_wall_clock_was_killed(tmp_path: Path) -> None:
     """It is taken up again."""
-    assert watch(tmp_path, Clock(), TOOL).read(ended(-9, timed_out=True)).outcome is RunOutcome.KILLED
+    reading = watch(tmp_path, Clock(), TOOL).read(ended(143, timed_out=True))
+    assert (reading.outcome, reading.cause) == (RunOutcome.KILLED, "deadline")
 
 
 def test_a_cancelled_run_was_cancelled(tmp_path: Path) -> None:

@@ -193,6 +193,14 @@ def test_work_after_a_result_means_that_it_was_not_the_end() -> None:
     assert classify(picture, -9, wants_verdict=False).outcome is RunOutcome.KILLED
 
 
+def test_a_crash_in_the_middle_of_work_is_taken_up_again() -> None:
+    """Only what never began is a wrong invocation; a run that had begun was cut off."""
+    begun = case("kill-fresh").picture()
+    ending = classify(begun, 134, wants_verdict=True, stderr="Aborted")
+    assert (ending.outcome, ending.cause) == (RunOutcome.KILLED, "crash")
+    assert classify(Picture(), 134, wants_verdict=True, stderr="Aborted").outcome is RunOutcome.FATAL
+
+
 # -- what it cost ----------------------------------------------------------------------------------------------
 
 

@@ -180,6 +180,15 @@ async def test_attempts_that_were_cut_off_are_counted(driver: Driver, world: Fak
     assert (await driver.status()).cost_usd == 0.57
 
 
+async def test_an_earlier_attempt_of_unknown_cost_makes_the_sum_a_lower_bound(driver: Driver, world: FakeWorld) -> None:
+    """A killed attempt whose cost nobody knows is not counted as free."""
+    world.script("run_agent", lambda arg: agent_run(arg, earlier=Earlier(complete=False)))
+    handle = await driver.start()
+    await handle.result()
+    assert "at least $0.0700" in world.of("post_comment")[-1].footer
+    assert (await driver.status()).cost_usd is None
+
+
 async def test_a_role_works_under_its_own_terms(driver: Driver, world: FakeWorld) -> None:
     """Model, effort and limits of the policy go along with each run."""
     own = Terms(model="m-2", effort="high", max_turns=5, max_budget_usd=0.5)
