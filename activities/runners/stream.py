@@ -13,6 +13,8 @@ from workflows.usage import Tokens, Usage, plus, total
 
 LINE_LIMIT = 32 * 1024 * 1024
 """Bytes of one line; a file that is written whole comes back in one."""
+_LARGEST = 1e15
+"""No count or cost is larger; beyond it, or where JSON says NaN, nothing is known."""
 
 Fields = dict[str, Any]
 
@@ -202,7 +204,8 @@ def _result(line: Fields) -> Result:
     errors = line.get("errors")
     said = errors if isinstance(errors, list) else []
     verdict, status = line.get("structured_output"), line.get("api_error_status")
-    denials = line.get("permission_denials")
+    told = line.get("permission_denials")
+    denials = told if isinstance(told, list) else []
     return Result(
         subtype=_text(line, "subtype"),
         is_error=line.get("is_error") is not False,
@@ -212,7 +215,7 @@ def _result(line: Fields) -> Result:
         text=_text(line, "result") or "; ".join(str(each) for each in said),
         turns=_count(line, "num_turns"),
         verdict=verdict if isinstance(verdict, dict) else None,
-        denials=tuple(_text(each, "tool_name") for each in denials or () if isinstance(each, dict)),
+        denials=tuple(_text(each, "tool_name") for each in denials if isinstance(each, dict)),
         session_cost=_number(line, "total_cost_usd"),
         guessed=any(each.get("costBasis") == "unknown" for each in used.values()),
         delta=_cost_of(delta) if isinstance(delta, dict) and delta else None,
@@ -269,10 +272,12 @@ def _blocks(message: Fields) -> list[Fields]:
 
 
 def _count(line: Fields, name: str) -> int:
-    value = line.get(name)
-    return max(0, int(value)) if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    value = _number(line, name)
+    return max(0, int(value)) if value is not None else 0
 
 
 def _number(line: Fields, name: str) -> float | None:
     value = line.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) < _LARGEST else None

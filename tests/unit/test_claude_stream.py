@@ -143,7 +143,7 @@ def test_garbage_between_the_lines_changes_nothing(garbage: list[bytes]) -> None
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -164,6 +164,24 @@ def test_no_field_of_any_shape_breaks_the_reader(kind: str, fields: dict[str, An
     picture = read_stream(json.dumps({"type": kind, **fields}).encode())
     assert classify(picture, 1, wants_verdict=True).outcome in set(RunOutcome)
     assert spending(picture, Before()).cost_usd != 0 or picture.results
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"permission_denials": True},
+        {"total_cost_usd": float("nan"), "num_turns": float("inf")},
+        {"usage": {"output_tokens": 10**400, "input_tokens": float("nan")}},
+        {"modelUsage": {"m": {"costUSD": "free", "inputTokens": -1}}, "model_usage_since_last_result": {"m": 3}},
+    ],
+)
+def test_numbers_and_lists_that_are_none_are_not_known(fields: dict[str, Any]) -> None:
+    """What is no number or no list is read as if it were not there."""
+    picture = read_stream(json.dumps({"type": "result", "subtype": "success", **fields}).encode())
+    assert picture.garbage == 0
+    (result,) = picture.results
+    assert (result.denials, result.session_cost, result.turns, result.usage) == ((), None, 0, Tokens())
+    assert spending(picture, Before()).cost_usd is None
 
 
 def test_a_line_of_megabytes_is_read() -> None:
