@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,7 +41,10 @@ from activities.pull_requests import PullRequests
 from activities.reconcile import Reconcile, ensure_schedules
 from activities.resolving import Resolving
 from activities.runners.base import Runner
+from activities.runners.claude import ClaudeOptions, ClaudeRunner, Patience
+from activities.runners.command import CommandRunner
 from activities.runners.isolation import Isolation
+from activities.runners.prompt import Prompts
 from activities.runners.scripted import ScriptedRunner
 from activities.settings import ConfigError, WorkerSettings, exit_with, load_settings
 from activities.situations import Situations
@@ -215,7 +219,23 @@ def _worker(client: Client, queue: str, activities: Sequence[Callable[..., Any]]
 
 
 def _runners(settings: WorkerSettings) -> dict[str, Runner]:
-    runners: dict[str, Runner] = {}
+    prompts = Prompts()
+    key = settings.anthropic_api_key
+    options = ClaudeOptions(
+        program=settings.claude_path,
+        api_key=key.get_secret_value() if key else "",
+        base_url=settings.anthropic_base_url,
+        retries=settings.claude_retries,
+        patience=Patience(
+            tool=settings.agent_tool_silence,
+            request=settings.agent_model_silence,
+            after_result=settings.agent_exit_grace,
+        ),
+    )
+    runners: dict[str, Runner] = {
+        "claude": ClaudeRunner(options, prompts),
+        "command": CommandRunner(tuple(shlex.split(settings.agent_command)), prompts),
+    }
     if settings.scripted_playbook is not None:
         runners["scripted"] = ScriptedRunner(settings.scripted_playbook)
     return runners

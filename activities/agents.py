@@ -5,29 +5,33 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.adapters.locks import WorkspaceLock
-from activities.adapters.process import ProcessResult, run
 from activities.adapters.process_tree import kill_run
 from activities.adapters.store import Store, outlast
+from activities.agent_records import AgentRecords
 from activities.fencing import Fence
-from activities.runners.base import Job, Reading, Runner
+from activities.runners.base import Before, Job, Reading, Runner, Spending
 from activities.runners.isolation import Isolation
 from activities.settings import WorkerSettings
+from activities.supervising import Supervisor
+from activities.verdict_files import judged
 from workflows.contracts.workspaces import RunAgent
-from workflows.model import Usage
-from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict
+from workflows.usage import added
+from workflows.verdicts import AgentRun, Binding, Earlier, RunOutcome, Verdict
 
-VERDICT_LIMIT = 64 * 1024
-WALL_CLOCK = 3 * 3600
-"""Seconds one agent process may live."""
-LOCK_PATIENCE = 30
-"""Seconds a new attempt waits for an earlier one's processes to be gone, after having ended them."""
+AGAIN = frozenset({RunOutcome.RETRYABLE, RunOutcome.KILLED, RunOutcome.CANCELLED})
+"""Ends after which the same run is begun again. One that was told to stop, but not by us, is one of them."""
+CORRECTION_TURNS = 10
+CORRECTION_USD = 0.25
+"""What a turn that only gives the verdict may cost, also where the budget is nearly used up."""
+SPENT = "its earlier attempts used up its budget (max_budget_usd in .orch/pipeline.toml)"
 
 
 class Agents:
@@ -37,20 +41,21 @@ class Agents:
         self, runners: Mapping[str, Runner], isolation: Isolation, store: Store, settings: WorkerSettings
     ) -> None:
         self._runners = runners
-        self._isolation = isolation
+        self._supervisor = Supervisor(isolation, settings)
+        self._records = AgentRecords(store, settings)
         self._store = store
-        self._host = settings.host_name
         self._home = settings.home
 
     @activity.defn
     async def run_agent(self, arg: RunAgent) -> AgentRun:
-        """One attempt: whatever an earlier attempt left running is ended first."""
-        runner = self._runners.get(arg.runner)
-        if runner is None:
-            known = ", ".join(sorted(self._runners))
-            raise ApplicationError(f"no runner named {arg.runner!r}; this worker has: {known}", non_retryable=True)
+        """One attempt: whatever an earlier attempt left running is ended first.
+
+        Raises:
+            ApplicationError: a passing trouble; the next attempt takes the session up again.
+        """
+        runner = self._runner(arg.runner)
         fence = await Fence.take(self._store, arg.ref)
-        if (written := await self._written_down(arg)) is not None:
+        if (written := await self._records.written_down(arg)) is not None:
             return written
         workspace = Path(arg.workspace.path)
         run_id = f"{self._home}/{arg.ref.intent('agent')}/{arg.nonce}"
@@ -61,100 +66,105 @@ class Agents:
         ) as lock:
             await fence.check()
             await asyncio.to_thread(remove_git_locks, workspace)
-            await self._note_start(arg, fence.attempt)
-            job = _job(arg, workspace)
-            result, seconds = await self._supervise(runner, job, run_id, lock)
-            outcome = _outcome(arg, runner, runner.read(job, result), job, seconds)
+            job = _job(arg, workspace, self._home, caged=await self._supervisor.confines())
+            job = await self._records.begin(arg, fence.attempt, runner, job)
+            earlier = await self._records.earlier(arg.ref, fence.attempt)
+            reading, seconds, cancelled = await self._work(arg, runner, _within(job, earlier), run_id, lock)
+            verdict, problem = judged(reading, job)
+            ended = _ended(arg, job, reading, verdict, problem).model_copy(
+                update={"seconds": seconds, "earlier": earlier}
+            )
         # The run is paid for: a database that is away for a moment must not make it happen again.
         await outlast(fence.check)
-        await outlast(lambda: self._note_end(outcome, fence.attempt))
-        return outcome
+        await outlast(lambda: self._records.end(ended, reading, fence.attempt))
+        if cancelled:
+            raise asyncio.CancelledError
+        if ended.outcome not in AGAIN:
+            return ended
+        if fence.attempt < arg.terms.attempts:
+            delay = timedelta(seconds=max(1.0, reading.delay or 0.0))
+            raise ApplicationError(ended.reason, type=f"Agent{ended.outcome.title()}", next_retry_delay=delay)
+        return ended.model_copy(update={"reason": f"{ended.reason} (attempt {fence.attempt}, the last one)"})
 
-    async def _written_down(self, arg: RunAgent) -> AgentRun | None:
-        """What an earlier attempt wrote down before its answer was lost: a run is paid for once."""
-        ref = arg.ref
-        row = await self._store.runs.passed((ref.key, ref.generation, ref.stage, ref.round), arg.nonce)
-        if row is None:
-            return None
-        return AgentRun(
-            binding=Binding(ref=ref, head_sha=arg.workspace.head_sha, nonce=arg.nonce),
-            runner=row["runner"],
-            session_id=row["session_id"],
-            outcome=RunOutcome.OK,
-            verdict=Verdict.model_validate(row["verdict"]),
-            reason=row["reason"],
-            usage=Usage(
-                input=row["input_tokens"],
-                cache_read=row["cache_read_tokens"],
-                cache_creation=row["cache_creation_tokens"],
-                output=row["output_tokens"],
-            ),
-            cost_usd=None if row["cost_usd"] is None else float(row["cost_usd"]),
-            cost_source=row["cost_source"],
-            seconds=(row["ended_at"] - row["started_at"]).total_seconds(),
-        )
+    def _runner(self, name: str) -> Runner:
+        runner = self._runners.get(name)
+        if runner is None:
+            known = ", ".join(sorted(self._runners))
+            raise ApplicationError(f"no runner named {name!r}; this worker has: {known}", non_retryable=True)
+        if problem := runner.problem():
+            raise ApplicationError(problem, non_retryable=True)
+        return runner
 
-    async def _supervise(
-        self, runner: Runner, job: Job, run_id: str, lock: WorkspaceLock
-    ) -> tuple[ProcessResult, float]:
-        argv, extra = runner.command(job)
-        cage = await self._isolation.cage(job.workspace, (job.data,), {**_identity(), **extra})
-        result = await run(
-            [*cage.argv, *argv],
-            cwd=job.workspace,
-            env=cage.env,
-            timeout=WALL_CLOCK,
-            run_id=run_id,
-            lock=lock,
-        )
-        return result, result.duration
+    async def _work(
+        self, arg: RunAgent, runner: Runner, job: Job, run_id: str, lock: WorkspaceLock
+    ) -> tuple[Reading, float, bool]:
+        """One run, and one turn more in its session if it left no verdict that can be used.
 
-    async def _note_start(self, arg: RunAgent, attempt: int) -> None:
-        ref = arg.ref
-        await self._store.runs.started(
-            {
-                "task": ref.key,
-                "generation": ref.generation,
-                "stage": ref.stage,
-                "round": ref.round,
-                "attempt": _attempt_number(ref.step, attempt),
-                "session_id": arg.session_id,
-                "role": arg.role,
-                "runner": arg.runner,
-                "host": self._host,
-            }
-        )
-
-    async def _note_end(self, ended: AgentRun, attempt: int) -> None:
-        ref, usage = ended.binding.ref, ended.usage
-        await self._store.runs.ended(
-            (ref.key, ref.generation, ref.stage, ref.round, _attempt_number(ref.step, attempt)),
-            {
-                "outcome": ended.outcome,
-                "verdict": ended.verdict.model_dump(mode="json") if ended.verdict else None,
-                "reason": ended.reason,
-                "head_sha": ended.binding.head_sha,
-                "input_tokens": usage.input,
-                "cache_read_tokens": usage.cache_read,
-                "cache_creation_tokens": usage.cache_creation,
-                "output_tokens": usage.output,
-                "cost_usd": ended.cost_usd,
-                "cost_source": ended.cost_source,
-            },
-        )
+        Answers with what came of it, its seconds, and whether we were cancelled meanwhile.
+        """
+        if job.terms.max_budget_usd <= 0:
+            return Reading(RunOutcome.LIMIT, "budget", SPENT), 0.0, False
+        log = self._records.log(arg.ref, job)
+        reading, seconds, cancelled = await self._supervisor.run(runner, job, run_id, lock, log)
+        verdict, _ = judged(reading, job)
+        if _wants_correction(reading, verdict) and not cancelled and runner.resumes and runner.has_session(job):
+            first = reading.spent
+            reading, more, cancelled = await self._supervisor.run(runner, _correction(job, first), run_id, lock, log)
+            reading = replace(reading, spent=_together(first, reading.spent))
+            seconds += more
+        return reading, seconds, cancelled
 
 
-def _attempt_number(step: int, attempt: int) -> int:
-    """Unique within a round, in which an agent may be run in more than one step."""
-    return step * 1000 + attempt
+def _ended(arg: RunAgent, job: Job, reading: Reading, verdict: Verdict | None, problem: str) -> AgentRun:
+    missing = verdict is None and reading.outcome is RunOutcome.OK
+    return AgentRun(
+        binding=Binding(ref=arg.ref, head_sha=arg.workspace.head_sha, nonce=arg.nonce),
+        runner=arg.runner,
+        session_id=job.session_id,
+        outcome=RunOutcome.NO_VERDICT if missing else reading.outcome,
+        verdict=verdict,
+        reason=problem,
+        usage=reading.spent.usage,
+        cost_usd=reading.spent.cost_usd,
+        cost_source=reading.spent.cost_source,
+    )
 
 
-def _job(arg: RunAgent, workspace: Path) -> Job:
+def _within(job: Job, earlier: Earlier) -> Job:
+    """The job with what its earlier attempts have left of its budget; a command line only counts its own."""
+    left = round(job.terms.max_budget_usd - earlier.cost_usd, 6)
+    return replace(job, terms=job.terms.model_copy(update={"max_budget_usd": left}))
+
+
+def _wants_correction(reading: Reading, verdict: Verdict | None) -> bool:
+    return verdict is None and reading.outcome in {RunOutcome.OK, RunOutcome.NO_VERDICT}
+
+
+def _correction(job: Job, spent: Spending) -> Job:
+    before = Before(spent.session_cost or 0.0, exact=spent.session_cost is not None)
+    left = max(job.terms.max_budget_usd - (spent.cost_usd or 0.0), CORRECTION_USD)
+    terms = job.terms.model_copy(update={"max_turns": CORRECTION_TURNS, "max_budget_usd": left})
+    return replace(job, turn="correct", before=before, terms=terms)
+
+
+def _together(first: Spending, second: Spending) -> Spending:
+    known = first.cost_usd is not None and second.cost_usd is not None
+    exact = first.cost_source == second.cost_source == "reported"
+    return Spending(
+        usage=added(first.usage, second.usage),
+        cost_usd=(first.cost_usd or 0.0) + (second.cost_usd or 0.0) if known else None,
+        cost_source="unknown" if not known else "reported" if exact else "computed",
+        session_cost=second.session_cost,
+    )
+
+
+def _job(arg: RunAgent, workspace: Path, home: Path, *, caged: bool) -> Job:
     data = workspace.parent / f"{workspace.name}.data"
+    inputs = data / "untrusted"
     shutil.rmtree(data, ignore_errors=True)
-    data.mkdir(parents=True)
+    inputs.mkdir(parents=True)
     for name, text in arg.data.items():
-        (data / name).write_text(text, encoding="utf-8")
+        (inputs / name).write_text(text, encoding="utf-8")
     return Job(
         role=arg.role,
         key=arg.ref.key,
@@ -167,40 +177,13 @@ def _job(arg: RunAgent, workspace: Path) -> Job:
         session_id=arg.session_id,
         artifact_path=arg.artifact_path,
         headings=arg.headings,
-    )
-
-
-def _identity() -> dict[str, str]:
-    """Who an agent commits as; the clone's own configuration is not trusted to say."""
-    name, email = "Orch Agent", "agent@orch.invalid"
-    return {
-        "GIT_AUTHOR_NAME": name,
-        "GIT_AUTHOR_EMAIL": email,
-        "GIT_COMMITTER_NAME": name,
-        "GIT_COMMITTER_EMAIL": email,
-    }
-
-
-def _outcome(arg: RunAgent, runner: Runner, reading: Reading, job: Job, seconds: float) -> AgentRun:
-    verdict, problem = None, reading.problem
-    if not problem:
-        try:
-            raw = reading.verdict if reading.verdict is not None else read_verdict(job.verdict_file)
-            verdict = Verdict.model_validate_json(raw)
-        except (OSError, ValueError) as error:
-            problem = f"no usable verdict: {_short(error)}"
-    ended = RunOutcome.OK if verdict else RunOutcome.FAILED if reading.problem else RunOutcome.NO_VERDICT
-    return AgentRun(
-        binding=Binding(ref=arg.ref, head_sha=arg.workspace.head_sha, nonce=arg.nonce),
-        runner=runner.name,
-        session_id=arg.session_id,
-        outcome=ended,
-        verdict=verdict,
-        reason=problem,
-        usage=reading.usage,
-        cost_usd=reading.cost_usd,
-        cost_source=reading.cost_source,
-        seconds=seconds,
+        inputs=inputs,
+        files=tuple(name for name, text in arg.data.items() if text.strip()),
+        branch=arg.branch,
+        base_sha=arg.workspace.base_sha,
+        home=home / "agents" / arg.ref.key,
+        terms=arg.terms,
+        caged=caged,
     )
 
 
@@ -219,26 +202,3 @@ def remove_git_locks(workspace: Path) -> None:
                         os.unlink(name, dir_fd=where)
         finally:
             os.close(folder)
-
-
-def read_verdict(path: Path) -> str:
-    """Read a verdict file an agent left: a regular file of at most 64 KiB, no link.
-
-    Raises:
-        OSError: there is none, or it is a link.
-        ValueError: it is not a regular file, too large, or not UTF-8.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
-        if not path.is_file():
-            raise ValueError("the verdict is not a regular file")
-        content = file.read(VERDICT_LIMIT + 1)
-    if len(content) > VERDICT_LIMIT:
-        raise ValueError(f"the verdict is larger than {VERDICT_LIMIT} bytes")
-    return content.decode()
-
-
-def _short(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())[:500]
-    return str(error)[:500]

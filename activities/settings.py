@@ -71,6 +71,24 @@ class WorkerSettings(BaseSettings):
     """Whether a branch must pass its tests on current main before it lands (true or false)."""
     merge_gate_repos: str = ""
     """The repositories the merge gate is for, `owner/name` with commas between. Empty means all."""
+    anthropic_api_key: Secret | None = None
+    """The key the `claude` runner works with. The agent's commands can read it: give it a spending limit of its own."""
+    anthropic_base_url: str = ""
+    """The model API's address for the `claude` runner. Empty for Anthropic's own."""
+    claude_path: Path | None = None
+    """Where Claude Code is. Without it the one on the worker's PATH is used."""
+    claude_retries: int = Field(default=3, ge=0)
+    """How often Claude Code itself asks the API again before the run is begun anew, later."""
+    agent_command: str = ""
+    """The program of the `command` runner with its arguments, as in a shell but run without one."""
+    agent_tool_silence: float = Field(default=120, gt=0)
+    """Seconds an agent may say nothing while a tool runs, before it is ended and its session taken up again."""
+    agent_model_silence: float = Field(default=360, gt=0)
+    """Seconds an agent may say nothing while the model is asked."""
+    agent_exit_grace: float = Field(default=30, ge=0)
+    """Seconds between an agent's result and its exit, before it is ended."""
+    agent_stop_grace: float = Field(default=10, ge=0)
+    """Seconds between asking an agent to stop and killing it."""
     scripted_playbook: Path | None = None
     """What the `scripted` runner plays. For the demo and tests."""
     temporal_ui_url: str = ""

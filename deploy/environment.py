@@ -19,6 +19,9 @@ SECRETS_OF = {
     "sandbox": (*_TOKENS, *_WEBHOOK_SECRETS),
 }
 """Which secrets each process is started with."""
+_DEPLOY_SECRETS = "ORCH_DEPLOY_SECRET_"
+_FROM_OUTSIDE = {"worker": ("ORCH_ANTHROPIC_API_KEY", _DEPLOY_SECRETS)}
+"""Secrets of services that are not here: whoever starts the stack brings them along."""
 
 _ORDINARY = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|XDG_\w+|SSL_CERT_(FILE|DIR)|(http|https|no|all)_proxy",
@@ -26,7 +29,6 @@ _ORDINARY = re.compile(
 )
 """What programs need of their surroundings. Only the worker, which starts agents, is given the rest too."""
 _OURS = re.compile(r"ORCH_\w+")
-_DEPLOY_SECRETS = "ORCH_DEPLOY_SECRET_"
 _SECRET = re.compile(r"TOKEN(?!S)|SECRET|PASSWORD|KEY|DATABASE_URL")
 
 
@@ -86,7 +88,7 @@ def for_service(name: str, values: Mapping[str, str], outer: Mapping[str, str]) 
         outer: the environment `orch up` was called in. Its `ORCH_` settings are passed on, its secrets only
             to the service they belong to.
     """
-    own = (*SECRETS_OF[name], *((_DEPLOY_SECRETS,) if name == "worker" else ()))
+    own = (*SECRETS_OF[name], *_FROM_OUTSIDE.get(name, ()))
     given = {
         key: value for key, value in outer.items() if _is_for(key, own) and (name == "worker" or _is_ordinary(key))
     }

@@ -32,13 +32,13 @@ from workflows.model import (
     Repository,
     Role,
     TestRun,
-    Usage,
     WaitingOn,
 )
 from workflows.projects import ProjectFacts
 from workflows.situation import PersonMove, PullStanding, Situation, StateKind
 from workflows.stages import Gate, decision_digest
 from workflows.state import Act, OperatorAct
+from workflows.usage import Usage
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict, VerdictOutcome
 
 Arg = TypeVar("Arg")

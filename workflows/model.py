@@ -100,6 +100,19 @@ DEFAULT_CAP = 3
 """How often each counter may be spent where the policy does not say."""
 
 
+class Terms(Frozen):
+    """What one agent run may use. A runner that cannot keep one of them leaves it out."""
+
+    model: str = ""
+    """The model's name, or empty for the runner's own choice."""
+    effort: str = ""
+    """How hard the model thinks, or empty for the runner's own choice."""
+    max_turns: int = 200
+    max_budget_usd: float = 10.0
+    attempts: int = 8
+    """How often a run is begun that ends in a passing trouble, such as an overloaded API."""
+
+
 class Policy(Frozen):
     """`.orch/pipeline.toml` as read from the base branch, pinned to a generation."""
 
@@ -119,6 +132,9 @@ class Policy(Frozen):
     """`required`, or `none` where the repository has no CI and says so."""
     runner: str = "claude"
     runners: dict[Role, str] = Field(default_factory=dict)
+    terms: Terms = Terms()
+    role_terms: dict[Role, Terms] = Field(default_factory=dict)
+    """Complete terms of the roles that have their own."""
     caps: dict[str, int] = Field(default_factory=dict)
     """How often each counter of workflows/state.py may be spent before a person is asked."""
     merge_gate: bool = True
@@ -134,6 +150,10 @@ class Policy(Frozen):
     def runner_for(self, role: Role) -> str:
         """The runner a role uses: its own, else the policy's."""
         return self.runners.get(role, self.runner)
+
+    def terms_for(self, role: Role) -> Terms:
+        """The terms a role's runs have: its own, else the policy's."""
+        return self.role_terms.get(role, self.terms)
 
 
 class TaskRef(Frozen):
@@ -210,20 +230,6 @@ def fingerprint(ref: TaskRef, gate: str, sha: str, failing: tuple[str, ...]) -> 
     """Identify a red so that it is handled once whoever saw it first; log text never takes part."""
     facts = "\n".join((ref.key, str(ref.generation), ref.stage, str(ref.round), gate, sha, *sorted(failing)))
     return sha256(facts.encode()).hexdigest()[:16]
-
-
-class Usage(Frozen):
-    """Tokens of one agent run. Full input is `input + cache_read + cache_creation`."""
-
-    input: int = 0
-    cache_read: int = 0
-    cache_creation: int = 0
-    output: int = 0
-
-    @property
-    def full_input(self) -> int:
-        """Every token the model was given, cached or not."""
-        return self.input + self.cache_read + self.cache_creation
 
 
 class TestRun(Frozen):

@@ -18,6 +18,7 @@ PLAIN_MODULES = (
     "workflows.situation",
     "workflows.stages",
     "workflows.state",
+    "workflows.usage",
     "workflows.verdicts",
 )
 """Types and rules without a clock or I/O. The sandbox would build all their models anew for every run of a

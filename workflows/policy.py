@@ -6,9 +6,9 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from workflows.model import DEFAULT_CAP, Policy, Repository, Role, Stage
+from workflows.model import DEFAULT_CAP, Policy, Repository, Role, Stage, Terms
 from workflows.problems import explain
 
 PATH = ".orch/pipeline.toml"
@@ -55,6 +55,7 @@ def _secret_name(value: str) -> str:
 _Command = Annotated[str, AfterValidator(_says_something)]
 _Runner = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 _SecretName = Annotated[str, AfterValidator(_secret_name)]
+_Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,99}$")]
 _Grace = Annotated[timedelta, BeforeValidator(_duration)]
 
 
@@ -82,11 +83,35 @@ class _Deploy(BaseModel):
     repeatable: bool = False
 
 
-class _Agents(BaseModel):
+class _Terms(BaseModel):
+    """What may be said of all runs or of one role's; what is left out is inherited."""
+
     model_config = ConfigDict(extra="forbid")
 
+    runner: _Runner | None = None
+    model: _Model | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    max_turns: Annotated[int, Field(ge=1, le=2000)] | None = None
+    max_budget_usd: Annotated[float, Field(gt=0, le=1000)] | None = None
+    attempts: Annotated[int, Field(ge=1, le=50)] | None = None
+
+    def over(self, inherited: Terms) -> Terms:
+        """The complete terms."""
+        said = self.model_dump(exclude_none=True, exclude={"runner", "roles"})
+        return inherited.model_copy(update=said)
+
+
+class _Agents(_Terms):
     runner: _Runner = "claude"
-    roles: dict[Role, _Runner] = Field(default_factory=dict)
+    roles: dict[Role, _Terms] = Field(default_factory=dict)
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`reviewer = "command"` is short for a table with only a runner."""
+        if not isinstance(value, dict):
+            return value
+        return {role: {"runner": said} if isinstance(said, str) else said for role, said in value.items()}
 
 
 class _Limits(BaseModel):
@@ -179,6 +204,8 @@ def _wrong(problem: str) -> PolicyFile:
 
 def _policy(parsed: _File, digest: str) -> Policy:
     production = parsed.commands.production
+    agents = parsed.agents
+    terms = agents.over(Terms())
     return Policy(
         test=parsed.commands.test,
         staging=parsed.commands.staging,
@@ -190,8 +217,10 @@ def _policy(parsed: _File, digest: str) -> Policy:
         staging_secrets=parsed.deploy.staging_secrets,
         repeatable=parsed.deploy.repeatable,
         ci=parsed.ci,
-        runner=parsed.agents.runner,
-        runners=parsed.agents.roles,
+        runner=agents.runner,
+        runners={role: said.runner for role, said in agents.roles.items() if said.runner},
+        terms=terms,
+        role_terms={role: said.over(terms) for role, said in agents.roles.items()},
         merge_gate=parsed.merge.gate == "on",
         caps=parsed.limits.model_dump(),
         graces=parsed.grace,

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from workflows.model import Frozen, TaskRef, Usage
+from workflows.model import Frozen, TaskRef
+from workflows.usage import Usage
 
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 Line = Annotated[str, StringConstraints(max_length=2_000)]
@@ -59,8 +60,29 @@ class RunOutcome(StrEnum):
 
     OK = "ok"
     NO_VERDICT = "no-verdict"
+    """It ran to its end and left nothing that counts as a verdict."""
+    LIMIT = "limit"
+    """It used up its turns or its budget."""
+    REFUSED = "refused"
+    """The model refused the task."""
+    RETRYABLE = "retryable"
+    """A passing trouble, such as an overloaded API; the same run may be begun again."""
+    FATAL = "fatal"
+    """What asking again does not mend: a wrong key, an unknown model, a prompt that is too long."""
     FAILED = "failed"
+    """Its process failed and did not say why in words that its runner knows."""
     CANCELLED = "cancelled"
+    KILLED = "killed"
+    """It was cut off; its session may be taken up again."""
+
+
+class Earlier(Frozen):
+    """What earlier attempts of a run used, which ended in a passing trouble or were cut off."""
+
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    """Of those whose cost is known."""
+    complete: bool = True
 
 
 class AgentRun(Frozen):
@@ -77,6 +99,7 @@ class AgentRun(Frozen):
     """None means unknown; an unknown cost is never written as 0."""
     cost_source: Literal["reported", "computed", "unknown"] = "unknown"
     seconds: float = 0.0
+    earlier: Earlier = Earlier()
 
 
 class Claim(Frozen):

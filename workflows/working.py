@@ -7,6 +7,7 @@ from temporalio import workflow
 from workflows import names
 from workflows.contracts import workspaces
 from workflows.task_run import TaskRun
+from workflows.usage import added
 from workflows.verdicts import AgentRun, Binding, refusal
 
 AGENT_LIMIT = timedelta(hours=4)
@@ -44,6 +45,7 @@ async def agent(
             session_id=str(workflow.uuid4()),
             artifact_path=artifact_path,
             headings=spec.headings,
+            terms=state.policy.terms_for(spec.role),
             data={
                 "item.md": f"# {state.item.title}\n\n{state.item.description_html}",
                 "feedback.md": "\n\n".join(state.feedback),
@@ -62,10 +64,12 @@ async def agent(
 
 
 def _account(run: TaskRun, ended: AgentRun) -> None:
-    state, usage = run.state, ended.usage
+    """Attempts that were cut off were paid for too."""
+    state, earlier = run.state, ended.earlier
+    usage = added(ended.usage, earlier.usage)
     run.update(
-        cost_usd=round(state.cost_usd + (ended.cost_usd or 0.0), 6),
-        cost_complete=state.cost_complete and ended.cost_usd is not None,
+        cost_usd=round(state.cost_usd + (ended.cost_usd or 0.0) + earlier.cost_usd, 6),
+        cost_complete=state.cost_complete and ended.cost_usd is not None and earlier.complete,
         tokens_in=state.tokens_in + usage.full_input,
         tokens_cached=state.tokens_cached + usage.cache_read,
         tokens_out=state.tokens_out + usage.output,

@@ -139,13 +139,15 @@ async def run(
     lock: WorkspaceLock | None = None,
     grace: float = 5.0,
     sweep: bool = True,
+    stop: asyncio.Event | None = None,
 ) -> ProcessResult:
     """Run a program to its end, or to `timeout` seconds, and leave nothing of it behind.
 
     `env` is the complete environment; only the marker `ORCH_RUN_ID` is added. `on_output` gets each chunk of
     standard output as it comes, `on_start` the pid; both must be quick. `lock` is inherited, so that it is
     held while anything of the run lives. `grace` is the seconds between TERM and KILL. `sweep` also ends what
-    the program left in the background; without it only a timeout or a cancellation does.
+    the program left in the background; without it only a timeout or a cancellation does. When `stop` is set, the
+    program is ended as after a timeout, which it then is not.
 
     Raises:
         ProcessNotStarted: no such program or directory.
@@ -170,8 +172,8 @@ async def run(
         if on_start is not None:
             on_start(transport.get_pid())
         try:
-            await asyncio.wait_for(protocol.exited.wait(), timeout)
-            clean = protocol.failure is None and not sweep
+            stopped = await _exit_or(stop, protocol.exited, timeout)
+            clean = protocol.failure is None and not sweep and not stopped
         except TimeoutError:
             timed_out = True
         if clean:
@@ -194,6 +196,23 @@ async def run(
         duration=time.monotonic() - started,
         timed_out=timed_out,
     )
+
+
+async def _exit_or(stop: asyncio.Event | None, exited: asyncio.Event, patience: float) -> bool:
+    """Wait for either; True if it was told to stop before it exited.
+
+    Raises:
+        TimeoutError: neither came.
+    """
+    waits = [asyncio.ensure_future(event.wait()) for event in (exited, stop) if event is not None]
+    try:
+        done, _ = await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    if not done:
+        raise TimeoutError
+    return not exited.is_set()
 
 
 async def _spawn(

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 
 import psutil
 
+CAGE = "bwrap"
+"""A program that does not pass TERM on but ends its whole cage at once: it is left alone until the grace is over."""
 RUN_ID_VARIABLE = "ORCH_RUN_ID"
 """The environment variable that marks every process of a run."""
 _POLL = 0.05
@@ -91,6 +93,9 @@ def _signal(processes: Iterable[psutil.Process], *, hard: bool) -> None:
     for process in processes:
         try:
             # psutil compares the creation time first, so a reused pid is never hit.
-            process.kill() if hard else process.terminate()
+            if hard:
+                process.kill()
+            elif process.name() != CAGE:
+                process.terminate()
         except psutil.Error:
             continue

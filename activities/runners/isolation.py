@@ -15,6 +15,8 @@ from activities.adapters.process import run
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ssl", "/etc/ld.so.cache")
 """What a program needs of the host, read-only; of /etc only what starts programs and checks certificates."""
+NAMES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
+"""What turns names into addresses, for a program that has the network."""
 
 
 class IsolationMissing(Exception):  # noqa: N818 - a fact of the host
@@ -38,9 +40,15 @@ class Isolation:
         self._asked = False
 
     async def cage(
-        self, workspace: Path, writable: Sequence[Path], env: dict[str, str], *, network: bool = False
+        self,
+        workspace: Path,
+        writable: Sequence[Path],
+        env: dict[str, str],
+        *,
+        readable: Sequence[Path] = (),
+        network: bool = False,
     ) -> Cage:
-        """Confine a program to `workspace` and `writable`.
+        """Confine a program to `workspace` and `writable`; it also sees `readable`.
 
         Raises:
             IsolationMissing: bubblewrap is required and does not work here.
@@ -48,7 +56,16 @@ class Isolation:
         complete = {**_clean(writable[0] if writable else workspace), **env}
         if not await self._available():
             return Cage((), complete)
-        return Cage(tuple(self._arguments(workspace, writable, network=network)), complete)
+        words = self._arguments(workspace, writable, (*readable, *map(Path, NAMES if network else ())), network=network)
+        return Cage(tuple(words), complete)
+
+    async def confines(self) -> bool:
+        """Whether programs are confined here, rather than only given a clean environment.
+
+        Raises:
+            IsolationMissing: bubblewrap is required and does not work here.
+        """
+        return await self._available()
 
     async def _available(self) -> bool:
         if not self._asked:
@@ -62,12 +79,14 @@ class Isolation:
             )
         return self._bwrap is not None
 
-    def _arguments(self, workspace: Path, writable: Sequence[Path], *, network: bool) -> list[str]:
+    def _arguments(
+        self, workspace: Path, writable: Sequence[Path], readable: Sequence[Path], *, network: bool
+    ) -> list[str]:
         assert self._bwrap is not None
         words = [self._bwrap, "--unshare-all", "--die-with-parent", "--proc", "/proc", "--dev", "/dev"]
         words += ["--share-net"] if network else []
         words += ["--tmpfs", "/tmp"]  # noqa: S108 - its own, not the host's
-        for shown in (*SYSTEM, sys.prefix, sys.base_prefix, str(_source())):
+        for shown in (*SYSTEM, sys.prefix, sys.base_prefix, str(_source()), *map(str, readable)):
             words += ["--ro-bind-try", shown, shown]
         for path in (workspace, *writable):
             words += ["--bind", str(path), str(path)]

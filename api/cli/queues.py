@@ -16,6 +16,7 @@ from workflows.lease_standing import WHO_LIFTS
 from workflows.lease_state import QueueState
 from workflows.model import FreezeCause, Repository
 from workflows.names import SHARED_QUEUE, merge_queue_workflow_id, task_key_of
+from workflows.policy import merge_gate_off
 from workflows.projects import OrchConfig, parse_orch_toml
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ def queue_of(repository: Repository) -> str:
     return merge_queue_workflow_id(repository.owner, repository.name, repository.base)
 
 
-def gate_note(environment: Mapping[str, str], repository: Repository) -> str:  # noqa: ARG001
-    """What `show` says where the merge gate is off for a repository; empty where it is on. Here it always is."""
-    return ""
+def gate_note(environment: Mapping[str, str], repository: Repository) -> str:
+    """Where the merge gate is off for a repository as far as the environment says; empty where it is on."""
+    enabled = environment.get("ORCH_MERGE_GATE_ENABLED", "true").strip().lower() not in {"false", "0", "no", "off"}
+    names = environment.get("ORCH_MERGE_GATE_REPOS", "")
+    return merge_gate_off(repository, enabled=enabled, repositories=names, policy=True)
 
 
 async def show(environment: Mapping[str, str], repository: Repository) -> dict[str, Any]:

@@ -153,6 +153,28 @@ async def test_a_program_that_ignores_term_is_killed_after_the_grace(tmp_path: P
     assert (result.exit_code, result.timed_out) == (-signal.SIGKILL, True)
 
 
+CAGE = """\
+#!/bin/sh
+{python} -c 'import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("graceful", flush=True), sys.exit(0)))
+print("ready", flush=True)
+time.sleep(600)' &
+child=$!
+trap 'kill -9 $child; exit 9' TERM
+wait $child
+"""
+
+
+async def test_what_is_in_a_cage_may_end_gracefully(tmp_path: Path) -> None:
+    """A cage ends all it holds when it gets TERM, so first only what is in it gets one."""
+    cage, stop = tmp_path / "bwrap", asyncio.Event()
+    cage.write_text(CAGE.format(python=sys.executable))
+    cage.chmod(0o755)
+    result = await run([cage], cwd=tmp_path, env=ENV, timeout=30, grace=10, stop=stop, on_output=lambda _: stop.set())
+    assert result.stdout == b"ready\ngraceful\n"
+    assert result.exit_code == 0
+
+
 async def test_endless_output_is_bounded_in_memory(tmp_path: Path) -> None:
     """A program that prints for ever costs a bounded tail, and the tail is its newest output."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -183,6 +205,17 @@ def test_lines_survive_any_chunking() -> None:
         splitter = LineSplitter(100)
         lines = [line for at in range(0, len(text), size) for line in splitter.feed(text[at : at + size])]
         assert [*lines, *splitter.flush()] == [b"one", b"", b"three", b"rest"]
+
+
+async def test_a_run_that_is_told_to_stop_ends_without_having_timed_out(tmp_path: Path) -> None:
+    """Who watches a program can end it and everything it started, and gets its result."""
+    mark, stop = tmp_path / "pid", asyncio.Event()
+    task = asyncio.create_task(python(DAEMON, mark, "stay", cwd=tmp_path, stop=stop))
+    await eventually(mark.exists)
+    stop.set()
+    result = await task
+    assert (result.exit_code, result.timed_out) == (-signal.SIGTERM, False)
+    assert not alive(int(mark.read_text()))
 
 
 async def test_an_error_in_the_callback_ends_the_run_and_comes_back(tmp_path: Path) -> None:

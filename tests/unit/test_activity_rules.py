@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from activities.adapters.plane_models import Item, StateChange
 from activities.adapters.store import GenerationRow
-from activities.agents import VERDICT_LIMIT, read_verdict
 from activities.decisions import since_asked
 from activities.items import started_by_person
 from activities.markup import inline, to_html
 from activities.plane_states import PlaneStates, after
+from activities.verdict_files import VERDICT_LIMIT, read_verdict
 from workflows.model import Repository, Role
 from workflows.policy import read_policy
 from workflows.projects import ProjectConfig

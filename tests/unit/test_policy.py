@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deploy import configuration
 from deploy.demo import shop
-from workflows.model import Policy, Stage
+from workflows.model import Policy, Role, Stage, Terms
 from workflows.policy import read_policy
 from workflows.stages import REGISTRY
 from workflows.state import Counter
@@ -49,6 +49,18 @@ def test_a_policy_survives_its_way_through_json() -> None:
     assert Policy.model_validate({"test": "t"}).graces == {}
 
 
+def test_terms_are_said_for_all_roles_or_for_one() -> None:
+    """What a role does not say itself it has from all; what nobody says is the default."""
+    text = '[agents]\nmodel = "m-1"\nmax_turns = 50\n[agents.roles]\ntester = "command"\n'
+    text += '[agents.roles.reviewer]\nrunner = "claude"\nmodel = "m-2"\neffort = "high"\nmax_budget_usd = 2.5\n'
+    found = policy(text)
+    assert found.terms_for(Role.DEVELOPER) == Terms(model="m-1", max_turns=50)
+    assert found.terms_for(Role.TESTER) == Terms(model="m-1", max_turns=50)
+    assert found.terms_for(Role.REVIEWER) == Terms(model="m-2", effort="high", max_turns=50, max_budget_usd=2.5)
+    assert [found.runner_for(role) for role in (Role.DEVELOPER, Role.TESTER)] == ["claude", "command"]
+    assert policy().terms_for(Role.DEVELOPER) == Terms()
+
+
 @given(st.integers(10, 86_400))
 def test_a_duration_is_the_sum_of_its_parts(seconds: int) -> None:
     """Hours, minutes and seconds add up."""
@@ -71,6 +83,14 @@ def test_a_duration_is_the_sum_of_its_parts(seconds: int) -> None:
         ("[limits]\nci_round = 1\n", "limits.ci_round: is not known; did you mean ci_rounds?"),
         ("[limits]\nci_rounds = 99\n", "limits.ci_rounds: input should be less than or equal to 50; mend it there"),
         ('[agents]\nrunner = "Claude Code"\n', "agents.runner: string should match pattern"),
+        ('[agents]\neffort = "lots"\n', "agents.effort: input should be 'low', "),
+        ('[agents]\nmodel = "--resume"\n', "agents.model: string should match pattern"),
+        ("[agents]\nmax_turns = 0\n", "agents.max_turns: input should be greater than or equal to 1"),
+        ("[agents]\nmax_budget_usd = 0\n", "agents.max_budget_usd: input should be greater than 0"),
+        ("[agents]\nattempts = 99\n", "agents.attempts: input should be less than or equal to 50"),
+        ('[agents.roles.tester]\nmodell = "m"\n', "agents.roles.tester.modell: is not known; did you mean model?"),
+        ('[agents.roles]\ntester = "Claude Code"\n', "agents.roles.tester.runner: string should match pattern"),
+        ("[agents.roles]\ntester = 5\n", "agents.roles.tester: "),
         ('[probe]\nstaging = "x"\n', "probe: is not known; did you mean probes?"),
         ('staging = " "\n', "commands.staging: is empty; write a command, or take the line out"),
         ("[commands]\n", "is not TOML: "),

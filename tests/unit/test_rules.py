@@ -17,7 +17,6 @@ from workflows.model import (
     Role,
     Stage,
     TaskRef,
-    Usage,
     Waiting,
     WaitingOn,
     fingerprint,
@@ -38,6 +37,7 @@ from workflows.state import (
     told,
     why,
 )
+from workflows.usage import Usage
 from workflows.verdicts import AgentRun, Binding, RunOutcome, Verdict, VerdictOutcome, refusal
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -160,9 +160,11 @@ def test_the_runner_builds_a_command_that_plays(stage: Stage) -> None:
     playbook = stage.root / "book.json"
     playbook.write_text(json.dumps({"developer": [[{"commit": "x"}, {"verdict": "pass", "summary": "{title}"}]]}))
     runner, job = ScriptedRunner(playbook), a_job(stage)
-    argv, extra = runner.command(job)
-    assert extra == {}
-    done = subprocess.run(argv, cwd=stage.repo, env={**os.environ, **IDENTITY}, capture_output=True, check=False)
+    command = runner.command(job)
+    assert (dict(command.env), command.stdin, command.network) == ({}, None, False)
+    done = subprocess.run(
+        command.argv, cwd=stage.repo, env={**os.environ, **IDENTITY}, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(job.verdict_file.read_text())["summary"] == job.title
 
@@ -183,8 +185,8 @@ def test_a_warning_is_no_result(stage: Stage) -> None:
     """What git says on standard error does not hide the result line."""
     line = '{"type": "result", "usage": {"input": 3}, "total_cost_usd": 0.1}\n'
     ended = result(0, line, "warning: LF will be replaced by CRLF\n")
-    reading = ScriptedRunner(stage.root / "book.json").read(a_job(stage), ended)
-    assert (reading.problem, reading.cost_usd) == ("", 0.1)
+    reading = ScriptedRunner(stage.root / "book.json").watch(a_job(stage)).read(ended)
+    assert (reading.problem, reading.spent.cost_usd) == ("", 0.1)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def test_a_warning_is_no_result(stage: Stage) -> None:
 )
 def test_the_runner_reads_an_end(stage: Stage, exit_code: int, output: str, problem: str) -> None:
     """A result line gives usage and a reported cost; without one the run is a failure of unknown cost."""
-    reading = ScriptedRunner(stage.root / "book.json").read(a_job(stage), result(exit_code, output))
+    reading = ScriptedRunner(stage.root / "book.json").watch(a_job(stage)).read(result(exit_code, output))
     assert reading.problem == problem
     known = output.startswith("{")
-    assert (reading.cost_usd, reading.cost_source) == ((0.1, "reported") if known else (None, "unknown"))
+    assert (reading.spent.cost_usd, reading.spent.cost_source) == ((0.1, "reported") if known else (None, "unknown"))

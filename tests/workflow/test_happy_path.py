@@ -4,9 +4,11 @@ from itertools import pairwise
 
 from tests.fake_world import FakeWorld, agent_run
 from tests.workflow.driving import Driver, Journey, closing, record
-from workflows.model import Policy, Stage
+from workflows.model import Policy, Role, Stage, Terms
 from workflows.names import SEARCH_ATTRIBUTES
 from workflows.stages import Gate
+from workflows.usage import Usage
+from workflows.verdicts import Earlier
 
 BEGINNING = ["begin_generation", "read_policy", "claim_host"]
 STAGES = {
@@ -166,6 +168,35 @@ async def test_one_unknown_cost_makes_the_sum_a_lower_bound(driver: Driver, worl
     handle = await driver.start()
     await handle.result()
     assert (await driver.status()).cost_usd is None
+
+
+async def test_attempts_that_were_cut_off_are_counted(driver: Driver, world: FakeWorld) -> None:
+    """What a run's earlier attempts used is part of the task's total, and so is not knowing it."""
+    spent = Earlier(usage=Usage(input=1000, cache_read=50, output=3), cost_usd=0.5)
+    world.script("run_agent", lambda arg: agent_run(arg, earlier=spent))
+    handle = await driver.start()
+    await handle.result()
+    assert "1820 tokens in (750 from cache), 38 out, $0.5700" in world.of("post_comment")[-1].footer
+    assert (await driver.status()).cost_usd == 0.57
+
+
+async def test_an_earlier_attempt_of_unknown_cost_makes_the_sum_a_lower_bound(driver: Driver, world: FakeWorld) -> None:
+    """A killed attempt whose cost nobody knows is not counted as free."""
+    world.script("run_agent", lambda arg: agent_run(arg, earlier=Earlier(complete=False)))
+    handle = await driver.start()
+    await handle.result()
+    assert "at least $0.0700" in world.of("post_comment")[-1].footer
+    assert (await driver.status()).cost_usd is None
+
+
+async def test_a_role_works_under_its_own_terms(driver: Driver, world: FakeWorld) -> None:
+    """Model, effort and limits of the policy go along with each run."""
+    own = Terms(model="m-2", effort="high", max_turns=5, max_budget_usd=0.5)
+    world.policy = world.policy.model_copy(update={"terms": Terms(model="m-1"), "role_terms": {Role.REVIEWER: own}})
+    handle = await driver.start()
+    await handle.result()
+    assert [job.terms for job in world.agent_calls(Role.REVIEWER)] == [own]
+    assert [job.terms for job in world.agent_calls(Role.DEVELOPER)] == [Terms(model="m-1")]
 
 
 async def test_without_commands_nothing_is_deployed(driver: Driver, world: FakeWorld) -> None:

@@ -8,6 +8,7 @@ from tests.fake_world import FakeWorld, a_sha, judged
 from tests.workflow.driving import Driver
 from tests.workflow.test_delivery import merge_epochs, merge_epochs_released, merge_requests, moves
 from workflows.contracts.landing import CandidateBuilt, CandidateOutcome, Land, Landed, LandOutcome
+from workflows.lease_rules import BASE_TEST_FIRST
 from workflows.model import Candidate, FreezeCause, GateOutcome, Role, Stage, TestRun, WaitingOn
 from workflows.situation import PullStanding
 from workflows.stages import Gate
@@ -67,6 +68,8 @@ async def test_a_red_main_freezes_and_blames_nobody(driver: Driver, world: FakeW
     runs_end(world, False, False, False)
     world.script_gate(Gate.CANDIDATE_TESTED, RED)
     handle = await driver.start()
+    await world.waiting(WaitingOn.MERGE_QUEUE, reason="base red")
+    await driver.forward(BASE_TEST_FIRST * 2, driver.queue)
     assert (await handle.result()).outcome == "done"
     (freeze,) = world.of("set_freeze")
     assert freeze.cause is FreezeCause.BASE_RED
@@ -138,6 +141,7 @@ async def test_a_main_that_was_forced_back_freezes_and_asks(driver: Driver, worl
     assert [freeze.cause for freeze in world.of("set_freeze")] == [FreezeCause.BASE_REWOUND]
     assert merge_epochs_released(world) == merge_epochs(world)
     await driver.retry()
+    await driver.unfreeze(FreezeCause.BASE_REWOUND)
     assert (await handle.result()).outcome == "done"
     assert world.of("build_candidate")[-1].before is None
 

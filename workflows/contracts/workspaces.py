@@ -11,6 +11,7 @@ from workflows.model import (
     Repository,
     Role,
     TaskRef,
+    Terms,
     TestRun,
 )
 from workflows.verdicts import AgentRun
@@ -57,6 +58,7 @@ class RunAgent(Frozen):
     session_id: str
     artifact_path: str = ""
     headings: tuple[str, ...] = ()
+    terms: Terms = Terms()
     data: dict[str, str] = Field(default_factory=dict)
 
 

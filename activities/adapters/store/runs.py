@@ -4,6 +4,14 @@ from typing import Any
 
 from activities.adapters.store.pool import Pool
 
+_STARTED = (
+    "task", "generation", "stage", "round", "attempt", "session_id", "role", "runner", "host", "resumed", "log",
+)  # fmt: skip
+_USED = (
+    "input_tokens", "cache_read_tokens", "cache_creation_tokens", "cache_creation_1h_tokens", "output_tokens", "models",
+    "cost_usd", "cost_source", "session_cost_usd",
+)  # fmt: skip
+
 
 class Runs:
     """Agent runs, kept for each attempt."""
@@ -31,18 +39,11 @@ class Runs:
         )
         await self._pool.execute(
             """
-            INSERT INTO agent_runs (task, generation, stage, round, attempt, session_id, role, runner, host)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
+            INSERT INTO agent_runs
+                   (task, generation, stage, round, attempt, session_id, role, runner, host, resumed, log)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING
             """,
-            values["task"],
-            values["generation"],
-            values["stage"],
-            values["round"],
-            values["attempt"],
-            values["session_id"],
-            values["role"],
-            values["runner"],
-            values["host"],
+            *(values[name] for name in _STARTED),
         )
 
     async def ended(self, key: tuple[str, int, str, int, int], values: dict[str, Any]) -> None:
@@ -52,24 +53,38 @@ class Runs:
         """
         await self._pool.execute(
             """
-            UPDATE agent_runs SET outcome = $6, verdict = $7, reason = $8, head_sha = $9, input_tokens = $10,
-                   cache_read_tokens = $11, cache_creation_tokens = $12, output_tokens = $13, cost_usd = $14,
-                   cost_source = $15, ended_at = now()
+            UPDATE agent_runs SET outcome = $6, cause = $7, verdict = $8, reason = $9, head_sha = $10, ended_at = now()
             WHERE task = $1 AND generation = $2 AND stage = $3 AND round = $4 AND attempt = $5
               AND outcome = 'running'
             """,
             *key,
-            values["outcome"],
-            values["verdict"],
-            values["reason"],
-            values["head_sha"],
-            values["input_tokens"],
-            values["cache_read_tokens"],
-            values["cache_creation_tokens"],
-            values["output_tokens"],
-            values["cost_usd"],
-            values["cost_source"],
+            *(values[name] for name in ("outcome", "cause", "verdict", "reason", "head_sha")),
         )
+
+    async def used(self, key: tuple[str, int, str, int, int], values: dict[str, Any]) -> None:
+        """Note what an attempt used; also of one that was lost."""
+        await self._pool.execute(
+            """
+            UPDATE agent_runs SET input_tokens = $6, cache_read_tokens = $7, cache_creation_tokens = $8,
+                   cache_creation_1h_tokens = $9, output_tokens = $10, models = $11, cost_usd = $12, cost_source = $13,
+                   session_cost_usd = $14
+            WHERE task = $1 AND generation = $2 AND stage = $3 AND round = $4 AND attempt = $5
+            """,
+            *key,
+            *(values[name] for name in _USED),
+        )
+
+    async def attempts(self, round_key: tuple[str, int, str, int], step: tuple[int, int]) -> list[dict[str, Any]]:
+        """The attempts of a round (task, generation, stage, round) numbered from and below `step`, in order."""
+        rows = await self._pool.fetch(
+            """
+            SELECT * FROM agent_runs WHERE task = $1 AND generation = $2 AND stage = $3 AND round = $4
+               AND attempt >= $5 AND attempt < $6 ORDER BY attempt
+            """,
+            *round_key,
+            *step,
+        )
+        return [dict(row) for row in rows]
 
     async def passed(self, round_key: tuple[str, int, str, int], nonce: str) -> dict[str, Any] | None:
         """The run of a round (task, generation, stage, round) that left a verdict with this nonce, if one did."""

@@ -42,6 +42,15 @@ TABLES = (
     "ALTER TABLE merge_landings ADD COLUMN landed_sha text NOT NULL DEFAULT ''",
     "CREATE INDEX merge_landings_landed ON merge_landings (queue, settled_at) WHERE status = 'landed'",
     "ALTER TABLE tasks ADD COLUMN merge_gate text NOT NULL DEFAULT ''",
+    """
+    ALTER TABLE agent_runs
+        ADD COLUMN cause text NOT NULL DEFAULT '',
+        ADD COLUMN resumed boolean NOT NULL DEFAULT false,
+        ADD COLUMN log text NOT NULL DEFAULT '',
+        ADD COLUMN models jsonb NOT NULL DEFAULT '{}',
+        ADD COLUMN cache_creation_1h_tokens bigint NOT NULL DEFAULT 0,
+        ADD COLUMN session_cost_usd numeric(12, 6)
+    """,
 )
 
 
