@@ -124,14 +124,14 @@ class _Fences:
 
 
 @dataclass
-class _Tasks:
+class _Acts:
     """Acts on lease queues."""
 
-    acts: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
-    async def record_act(self, values: dict[str, Any]) -> None:
-        if all(known["act_id"] != values["act_id"] for known in self.acts):
-            self.acts.append(values)
+    async def settle(self, values: dict[str, Any]) -> None:
+        if all(known["act_id"] != values["act_id"] for known in self.rows):
+            self.rows.append(values)
 
 
 @dataclass
@@ -139,7 +139,7 @@ class _LeaseStore:
     landings: _Epochs
     freezes: _Freezes = field(default_factory=_Freezes)
     fences: _Fences = field(default_factory=_Fences)
-    tasks: _Tasks = field(default_factory=_Tasks)
+    acts: _Acts = field(default_factory=_Acts)
 
 
 class FakeWorld:

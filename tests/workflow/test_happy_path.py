@@ -171,12 +171,11 @@ async def test_one_unknown_cost_makes_the_sum_a_lower_bound(driver: Driver, worl
 
 
 async def test_attempts_that_were_cut_off_are_counted(driver: Driver, world: FakeWorld) -> None:
-    """What a run's earlier attempts used is part of the task's total, and so is not knowing it."""
+    """What a run's earlier attempts used is part of the task's total."""
     spent = Earlier(usage=Usage(input=1000, cache_read=50, output=3), cost_usd=0.5)
     world.script("run_agent", lambda arg: agent_run(arg, earlier=spent))
     handle = await driver.start()
     await handle.result()
-    assert "1820 tokens in (750 from cache), 38 out, $0.5700" in world.of("post_comment")[-1].footer
     assert (await driver.status()).cost_usd == 0.57
 
 
@@ -185,7 +184,6 @@ async def test_an_earlier_attempt_of_unknown_cost_makes_the_sum_a_lower_bound(dr
     world.script("run_agent", lambda arg: agent_run(arg, earlier=Earlier(complete=False)))
     handle = await driver.start()
     await handle.result()
-    assert "at least $0.0700" in world.of("post_comment")[-1].footer
     assert (await driver.status()).cost_usd is None
 
 

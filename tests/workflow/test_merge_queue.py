@@ -71,7 +71,7 @@ async def test_a_bump_lets_a_task_overtake_and_is_on_record(driver: Driver, worl
             await driver.tell_queue("bump", 1, priority=Priority.HIGH)
         assert isinstance(refused.value.cause, ApplicationError)
         assert "holds the lease (rebasing)" in refused.value.cause.message
-    (act,) = world.lease_rows.tasks.acts
+    (act,) = world.lease_rows.acts.rows
     assert (act["act"], act["task"], act["actor"], act["reason"]) == ("bump", world.key(3), "olga", "hot")
 
 
@@ -106,7 +106,7 @@ async def test_a_pass_lets_one_task_through(driver: Driver, world: FakeWorld) ->
     (build,) = world.of("build_candidate")
     assert build.lease.passes == (FreezeCause.BASE_REWOUND,)
     assert await driver.in_line() == [world.key(1)]
-    assert [act["act"] for act in world.lease_rows.tasks.acts] == ["pass"]
+    assert [act["act"] for act in world.lease_rows.acts.rows] == ["pass"]
 
 
 async def test_a_pass_through_nothing_is_refused(driver: Driver, world: FakeWorld) -> None:
@@ -118,7 +118,7 @@ async def test_a_pass_through_nothing_is_refused(driver: Driver, world: FakeWorl
         with pytest.raises(WorkflowUpdateFailedError) as refused:
             await driver.tell_queue("grant_pass", 2)
         assert "not frozen" in str(refused.value.cause)
-    assert not world.lease_rows.tasks.acts
+    assert not world.lease_rows.acts.rows
 
 
 async def test_a_dropped_task_asks_a_person_and_keeps_its_place(driver: Driver, world: FakeWorld) -> None:
