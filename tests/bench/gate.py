@@ -72,7 +72,9 @@ class Branch:
 class Bench:
     """One repository, the product's activities, and a script in a clone."""
 
-    def __init__(self, sandbox: Harness, store: Store, session: aiohttp.ClientSession, folder: Path, tests: str) -> None:
+    def __init__(
+        self, sandbox: Harness, store: Store, session: aiohttp.ClientSession, folder: Path, tests: str
+    ) -> None:
         self.sandbox, self.store, self.folder, self.tests = sandbox, store, folder, tests
         settings = WorkerSettings(
             database_url=SecretStr("unused"),
@@ -197,8 +199,8 @@ async def measure(rounds: int, files: int, suite: float) -> str:
         order = abba("gate", "script", rounds)
         branches = await made.branches(len(order) + 2)
         tests, made.tests = made.tests, "true"
-        for name in ways:  # the mirror is cloned, the workspaces are made
-            await ways[name](branches.pop())
+        for way in ways.values():  # the mirror is cloned, the workspaces are made
+            await way(branches.pop())
         made.tests = tests
         for name in order:
             begun = time.perf_counter()
@@ -206,12 +208,16 @@ async def measure(rounds: int, files: int, suite: float) -> str:
             seconds[name].append(time.perf_counter() - begun)
     lines.append(f"{files} files, a suite of {suite:g} s, {rounds} ABBA rounds")
     for name, sample in seconds.items():
-        lines.append(f"{name:7} median {statistics.median(sample):7.3f} s, of it {_over(sample, suite):.3f} s not tests")
+        lines.append(
+            f"{name:7} median {statistics.median(sample):7.3f} s, of it {_over(sample, suite):.3f} s not tests"
+        )
     value, low, high = ratio(seconds["gate"], seconds["script"], statistics.median)
     lines.append(f"wall gate / script, goal at most {GOALS['wall']}: {value:.3f} (95 %: {low:.3f} to {high:.3f})")
     hourly = 3600 / statistics.mean(seconds["gate"])
     share = hourly * suite / 3600
-    lines.append(f"serial landings an hour: {hourly:.1f}; of 3600/suite, goal at least {GOALS['throughput']}: {share:.3f}")
+    lines.append(
+        f"serial landings an hour: {hourly:.1f}; of 3600/suite, goal at least {GOALS['throughput']}: {share:.3f}"
+    )
     lines.append("load average after:  " + " ".join(f"{load:.2f}" for load in os.getloadavg()))
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """A worker that can die: the product's own gate activities over real git, in a process that is killed or stopped.
 
 `python -m tests.proof.gate_process` reads one line of JSON for each order and answers one line. It forks for each
-order, so that a kill costs no interpreter's start. Where to die is said here, in the test; the product knows nothing of it.
+order, so that a kill costs no interpreter's start. Where to die is said here; the product knows nothing of it.
 """
 
 import asyncio
@@ -96,7 +96,9 @@ class Record:
 class Worker:
     """One task's way through the gate, from what is on record."""
 
-    def __init__(self, store: Store, landing: Landing, builder: Any, mirrors: Mirrors, record: Record, home: Path) -> None:
+    def __init__(
+        self, store: Store, landing: Landing, builder: Any, mirrors: Mirrors, record: Record, home: Path
+    ) -> None:
         self.store, self.landing, self.builder, self.mirrors = store, landing, builder, mirrors
         self.record, self.home = record, home
 
@@ -253,7 +255,7 @@ def _child(order: dict[str, Any]) -> None:
         try:
             asyncio.run(gate(order))
             status = 0
-        except BaseException:
+        except Exception:  # noqa: BLE001 - whatever it is, the parent is to know
             import traceback
 
             traceback.print_exc()

@@ -3,9 +3,16 @@
 import time
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.proof import gate_cases
 from tests.proof.gate_model import Stage, Switch, World
@@ -201,6 +208,7 @@ def test_many_seeded_cases_keep_every_invariant() -> None:
         (Switch.FORCE_PUSH, "I5"),
         (Switch.SPECULATIVE_EVICTION, "I7"),
         (Switch.WRONG_BASE, "I6"),
+        (Switch.NO_RECHECK, "I8"),
     ],
 )
 def test_a_gate_built_wrongly_is_found_out(switch: Switch, invariant: str) -> None:
