@@ -114,6 +114,7 @@ def run_case(seed: int, switches: frozenset[Switch] = frozenset()) -> World:
     """
     dice = random.Random(seed)
     world = World(seed, tasks=dice.choice((2, 3, 3)), switches=switches)
+    world.weather = dice.choice((0.0, 0.05, 0.3))
     for task in world.tasks:
         if dice.random() < 0.8:
             world.approve(task)

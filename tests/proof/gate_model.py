@@ -46,6 +46,10 @@ class World(Queue, Oracle):
         self.fences: dict[str, object] = {}
         self.evidence: set[Tree] = set()
         self.flakes = 0
+        self.weather = 0.0
+        """The share of signals that go astray."""
+        self.over: dict[str, int] = {}
+        """The last ticket of each holder that is over, as this run of the queue must know."""
         self.signals = Signals()
         self.zombies: list[Steps] = []
         self.seen: Counter[str] = Counter()
@@ -204,11 +208,20 @@ class World(Queue, Oracle):
         self.hear(message)
 
     def pump(self) -> bool:
-        """Everything on its way arrives in order, the queue takes a step."""
+        """What is on its way arrives, most of it in order; the queue takes a step."""
         moved = False
         while self.signals.flying:
-            self.hear(self.signals.flying.pop(0))
+            message = self.signals.flying.pop(0)
             moved = True
+            if self.dice.random() < self.weather:
+                # Late, or now and once more later; what may be lost for good is lost.
+                if self.dice.random() < 0.5:
+                    self.hear(message)
+                elif not message.lasting:
+                    continue
+                self.signals.late.append(message)
+            else:
+                self.hear(message)
         return self.step_queue() or moved
 
     def advance(self, task: Task, boundaries: int) -> None:
@@ -236,6 +249,7 @@ class World(Queue, Oracle):
 
     def run_dry(self) -> None:
         """No new faults: people lift what people lift, and everything comes to rest."""
+        self.weather = 0.0
         for done in range(ROUNDS_TO_REST * len(self.tasks)):
             self.beat()
             if done % HEAL_TICK == HEAL_TICK - 1:

@@ -133,6 +133,8 @@ class Queue:
         if self.look or rules.next_request(self.queue) != request:
             self.queue = rules.not_granted(self.queue, row.epoch)
             return
+        if request.ticket <= self.over.get(request.holder, 0):
+            raise Violation("I9", f"a wish of {request.task} that is over is granted again")
         self._check_order(request)
         if self.queue.holding is not None:
             raise Violation("I3", f"{request.task} is granted while {self.queue.holding.request.task} holds")
@@ -180,14 +182,22 @@ class Queue:
         getattr(self, f"_hear_{message.kind}")(message.body)
 
     def _begin_queue(self) -> None:
-        self.queue, self.running, self.look = QueueState(), True, True
+        self.queue, self.running, self.look, self.over = QueueState(), True, True, {}
         self._serving, self._idle_queue = self._serve(), False
 
     def _hear_request(self, request: Request) -> None:
+        before = self.queue.holding
         self.queue = rules.requested(self.queue, request)
+        repeat = before is not None and before.request.holder == request.holder and before.request.turn >= request.turn
+        if repeat and self.queue.holding != before:
+            raise Violation("I4", f"a repeat of {request.task}'s wish ended its lease")
 
     def _hear_withdraw(self, body: tuple[str, tuple[int, int]]) -> None:
         self.queue = rules.withdrawn(self.queue, *body)
+        self._is_over(body[0], body[1][1])
+
+    def _is_over(self, holder: str, ticket: int) -> None:
+        self.over[holder] = max(ticket, self.over.get(holder, 0))
 
     def _hear_phase(self, body: tuple[str, int, Phase]) -> None:
         self.queue = rules.entered_phase(self.queue, *body, self.now)
@@ -205,3 +215,5 @@ class Queue:
         gone = before is not None and self.queue.holding is None
         if before is not None and gone and (before.request.holder, before.epoch) != body:
             raise Violation("I4", f"the release of epoch {body[1]} cleared epoch {before.epoch}")
+        if before is not None and gone:
+            self._is_over(body[0], before.request.ticket)

@@ -34,10 +34,11 @@ class Gate(RuleBasedStateMachine):
 
     switches: frozenset[Switch] = frozenset()
 
-    @initialize(seed=st.integers(0, 10_000))
-    def begin(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 10_000), weather=st.sampled_from((0.0, 0.3)))
+    def begin(self, seed: int, weather: float) -> None:
         """The seed says which changes are red, alone or together, and how good the developer is."""
         self.world = World(seed, switches=self.switches)
+        self.world.weather = weather
 
     @rule(number=TASKS)
     def approve(self, number: int) -> None:
