@@ -7,21 +7,18 @@ import asyncio
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError
 
+from workflows import base_test
 from workflows import lease_rules as rules
 from workflows.calls import call
-from workflows.contracts import leases, workspaces
+from workflows.contracts import leases
 from workflows.interface import QueueCommand
 from workflows.lease_state import PhaseReport, QueueState, Release, Request, Withdrawal
-from workflows.model import FreezeCause, Frozen, GateOutcome, Lease, Repository
-from workflows.names import base_of_queue, host_work_queue
+from workflows.model import FreezeCause, Frozen, GateOutcome, Lease
 
 IDLE_END = timedelta(minutes=30)
 """How long a queue without anything to do stays; a frozen one looks at its rows again this often."""
-TEST_LIMIT = timedelta(minutes=50)
-TEST_PATIENCE = timedelta(hours=2)
-"""After that long a host that does not answer is given up, and another one asked."""
 
 
 class QueueInput(Frozen):
@@ -37,20 +34,27 @@ class LeaseQueue:
         self._state = arg.state
         self._look = not arg.state.was_read
         """Whether the rows are to be read: a queue that starts anew must not forget a freeze or a holder."""
+        self._reading = False
         self._testing: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
         """Serve until idle, then end; the next request starts the queue again."""
-        while await self._something_to_do():
+        while True:
+            if not await self._something_to_do() and await self._quiet() and self._state.idle:
+                return
             await self._read_rows()
             await self._close_ended()
             await self._inspect_holder()
             await self._grant_next()
             self._test_base()
-            if workflow.info().is_continue_as_new_suggested() and self._testing is None:
-                await workflow.wait_condition(workflow.all_handlers_finished)
+            suggested = workflow.info().is_continue_as_new_suggested()
+            if suggested and self._testing is None and await self._quiet():
                 workflow.continue_as_new(QueueInput(state=self._state))
-        await workflow.wait_condition(workflow.all_handlers_finished)
+
+    async def _quiet(self) -> bool:
+        """Let the handlers finish; False if the rows are to be read first, which a handler may wait for."""
+        await workflow.wait_condition(lambda: self._look or workflow.all_handlers_finished())
+        return not self._look
 
     async def _something_to_do(self) -> bool:
         """Wait for it; False once the queue may end."""
@@ -83,13 +87,14 @@ class LeaseQueue:
     async def _read_rows(self) -> None:
         if not self._look:
             return
-        self._look, fresh = False, not self._state.was_read
+        self._look, self._reading, fresh = False, True, not self._state.was_read
         rows = await call(
             leases.read_queue, leases.ReadQueue(queue=workflow.info().workflow_id), summary="which causes stand?"
         )
         if fresh and rows.lease is not None:
             self._state = rules.took_over(self._state, now=workflow.now(), **rows.lease.model_dump())
         self._state = rules.refreshed(self._state, rows.freezes, workflow.now())
+        self._reading = False
 
     async def _close_ended(self) -> None:
         for epoch in self._state.to_close:
@@ -162,7 +167,7 @@ class LeaseQueue:
     async def _tested(self) -> None:
         """Beside the queue's other work: a test may take an hour, and who has a pass need not wait for it."""
         try:
-            tested = await self._ask_base()
+            tested = await base_test.run(workflow.info().workflow_id)
             if tested.outcome is GateOutcome.GREEN:
                 await call(
                     leases.lift_freeze,
@@ -178,24 +183,6 @@ class LeaseQueue:
         finally:
             self._testing = None
             self._state = rules.base_tested(self._state, workflow.now())
-
-    async def _ask_base(self) -> leases.BaseTested:
-        base = base_of_queue(workflow.info().workflow_id)
-        if base is None:
-            return leases.BaseTested(outcome=GateOutcome.UNKNOWN, reason="an environment has no base branch")
-        owner, name, branch = base
-        try:
-            claim = await call(workspaces.claim_host, workspaces.ClaimHost(), summary="which host tests the base?")
-            return await call(
-                leases.test_base,
-                leases.TestBase(repository=Repository(owner=owner, name=name, base=branch)),
-                queue=host_work_queue(claim.host),
-                summary=f"test {branch} again",
-                limit=TEST_LIMIT,
-                patience=TEST_PATIENCE,
-            )
-        except ActivityError as error:
-            return leases.BaseTested(outcome=GateOutcome.UNKNOWN, reason=str(error.cause or error))
 
     # -- what others say -------------------------------------------------------------------------------------
 
@@ -271,7 +258,9 @@ class LeaseQueue:
 
     @workflow.update(description="Let one waiting task pass through the causes that stand now.")
     async def grant_pass(self, command: QueueCommand) -> str:
-        """The full gate applies to it all the same."""
+        """The full gate applies to it all the same. A freeze that the queue was just told of is read first."""
+        await workflow.wait_condition(lambda: self._rows_known)
+        _refuse(rules.pass_refusal(self._state, command.task))
         self._state = rules.passed(self._state, command.task, command.by)
         causes = ", ".join(self._state.causes)
         await self._record("pass", command)
@@ -279,7 +268,12 @@ class LeaseQueue:
 
     @grant_pass.validator
     def _validate_grant_pass(self, command: QueueCommand) -> None:
-        _refuse(rules.pass_refusal(self._state, command.task))
+        if self._rows_known:
+            _refuse(rules.pass_refusal(self._state, command.task))
+
+    @property
+    def _rows_known(self) -> bool:
+        return not (self._look or self._reading)
 
     async def _record(self, act: str, command: QueueCommand) -> None:
         await call(
