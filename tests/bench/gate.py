@@ -96,6 +96,8 @@ class Bench:
         self.workspaces = Workspaces(mirrors, Isolation(required=False), store, settings)
         self.person, self.script = folder / "person", folder / "script"
         self.made = 0
+        self.parts: dict[str, list[float]] = {}
+        """The seconds of each activity of the gate."""
 
     async def begin(self, files: int) -> None:
         """Main with so many files, and the clone that the script keeps."""
@@ -149,6 +151,12 @@ class Bench:
         assert await process.wait() == 0
 
     async def _done(self, function: Callable[[Any], Awaitable[Any]], arg: Any) -> Any:
+        begun = time.perf_counter()
+        done = await self._until_done(function, arg)
+        self.parts.setdefault(type(arg).__name__, []).append(time.perf_counter() - begun)
+        return done
+
+    async def _until_done(self, function: Callable[[Any], Awaitable[Any]], arg: Any) -> Any:
         for attempt in range(1, TRIES):
             environment = ActivityEnvironment()
             environment.info = dataclasses.replace(environment.info, attempt=attempt)
@@ -202,15 +210,18 @@ async def measure(rounds: int, files: int, suite: float) -> str:
         for way in ways.values():  # the mirror is cloned, the workspaces are made
             await way(branches.pop())
         made.tests = tests
+        made.parts.clear()
         for name in order:
             begun = time.perf_counter()
             await ways[name](branches.pop())
             seconds[name].append(time.perf_counter() - begun)
+        parts = {name: statistics.median(sample) for name, sample in made.parts.items()}
     lines.append(f"{files} files, a suite of {suite:g} s, {rounds} ABBA rounds")
     for name, sample in seconds.items():
         lines.append(
             f"{name:7} median {statistics.median(sample):7.3f} s, of it {_over(sample, suite):.3f} s not tests"
         )
+    lines.append("of the gate: " + ", ".join(f"{name} {value:.3f} s" for name, value in parts.items()))
     value, low, high = ratio(seconds["gate"], seconds["script"], statistics.median)
     lines.append(f"wall gate / script, goal at most {GOALS['wall']}: {value:.3f} (95 %: {low:.3f} to {high:.3f})")
     hourly = 3600 / statistics.mean(seconds["gate"])

@@ -24,6 +24,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import landing as landing_module
 from activities.adapters.git import Mirror, checkout_clean
+from activities.adapters.git import mirror as mirror_module
 from activities.adapters.gitea import GiteaClient
 from activities.adapters.store import Store
 from activities.adapters.store import open_pool as open_store
@@ -38,7 +39,9 @@ from workflows.model import Candidate, Lease, PullRequest, Repository, Stage, Ta
 
 REPOSITORY = Repository(owner="acme", name="payments")
 QUEUE = "merge/acme/payments/main"
-TRIES = 60
+TRIES = 200
+LOCK_AGE = 0.5
+"""Seconds after which a lock file that a killed git left is stale; the product waits a minute."""
 
 candidates_module = landing_module
 if importlib.util.find_spec("activities.candidates"):
@@ -211,6 +214,7 @@ def _translated(function: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Aw
 
 async def gate(order: dict[str, Any]) -> None:
     """Take one task through the gate, or die on the way."""
+    mirror_module._LOCK_AGE = LOCK_AGE
     fate = Fate(order["at"], order["signal"])
     for owner, name in (
         (Mirror, "fetch"),
