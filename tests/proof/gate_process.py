@@ -220,8 +220,7 @@ async def gate(order: dict[str, Any]) -> None:
         (Mirror, "fetch"),
         (Mirror, "push"),
         (candidates_module, "rebase_onto"),
-        (Landings, "open_landing"),
-        (Landings, "settle_landing"),
+        *((Landings, name) for name in vars(Landings) if name.startswith(("open_landing", "settle_land"))),
         (Landings, "close_lease"),
         (GiteaClient, "merge_pull"),
     ):
