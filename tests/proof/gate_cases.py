@@ -90,6 +90,7 @@ ACTS: dict[str, tuple[int, Act]] = {
     "end queue": (1, lambda world, _dice: world.end_queue()),
     "continue as new": (2, _continue_as_new),
     "cancel": (1, lambda world, dice: world.cancel(world.tasks[_task(world, dice)])),
+    "terminate": (1, lambda world, dice: world.terminate(world.tasks[_task(world, dice)])),
     "amend": (3, lambda world, dice: world.amend(world.tasks[_task(world, dice)], bad=dice.random() < 0.3)),
     "push main": (2, lambda world, dice: world.push_main(bad=dice.random() < 0.3)),
     "rewind main": (1, lambda world, _dice: world.rewind_main()),

@@ -88,6 +88,16 @@ class World(Queue, Oracle):
         """A person cancels."""
         task.cancel_wanted = task.stage not in ENDED
 
+    def terminate(self, task: Task) -> None:
+        """Somebody terminates the task's workflow: it gives nothing back, and its activity may go on."""
+        if task.stage not in ENDED:
+            if task.current is not None:
+                self.zombies.append(task.current)
+            task.stage, task.gone, task.waiting, task.wanted = Stage.CANCELLED, True, "", 0
+            task.current = task.lease = task.granted = None
+            task.unwanted.clear()
+            self.seen["terminated"] += 1
+
     def amend(self, task: Task, *, bad: bool) -> None:
         """Somebody pushes to the task branch."""
         git = self.git
@@ -289,19 +299,3 @@ class World(Queue, Oracle):
             for one in broken:
                 one.mended_by.add(fix)
             git.set_main(git.commit(git.main, fix))
-
-    def _check_rest(self) -> None:
-        for key, sha in self.landings:
-            if not self.git.passes(self.git.tree(sha)):
-                raise Violation("I1", f"the tip that {key} made is red")
-        per_task = Counter(key for key, _ in self.landings)
-        for task in self.tasks:
-            if task.stage is Stage.LANDED and len(task.landed) != 1:
-                raise Violation("I9", f"{task.key} landed {len(task.landed)} times on record")
-            if task.stage is Stage.LANDED and per_task[task.key] < 1:
-                raise Violation("I9", f"{task.key} is on record as landed and is not on main")
-            if per_task[task.key] > 1 and self.rewound_at < 0:
-                raise Violation("I6", f"{task.key} changed main {per_task[task.key]} times")
-        # A queue that is not running looks at its row when the next request starts it.
-        if self.running and self.row is not None and self.row.open:
-            raise Violation("I9", f"epoch {self.row.epoch} is open although nobody holds it")

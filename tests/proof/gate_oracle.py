@@ -1,6 +1,8 @@
 """The invariants I1 to I8, I10 and I11, told by other means than the gate's own."""
 
-from tests.proof.gate_parts import NEVER, Candidate, Switch, Violation
+from collections import Counter
+
+from tests.proof.gate_parts import NEVER, Candidate, Stage, Switch, Violation
 from tests.proof.gate_task import Task
 from tests.proof.model_git import Sha, Tree
 from workflows.lease_state import Request
@@ -91,3 +93,20 @@ class Oracle:
         for task in self.tasks:
             if task.waiting == "grant" and task.current is not None:
                 raise Violation("I10", f"{task.key} waits for a lease while an activity of it runs")
+
+    def _check_rest(self) -> None:
+        """What holds once everything is at rest."""
+        for key, sha in self.landings:
+            if not self.git.passes(self.git.tree(sha)):
+                raise Violation("I1", f"the tip that {key} made is red")
+        per_task = Counter(key for key, _ in self.landings)
+        for task in self.tasks:
+            if task.stage is Stage.LANDED and len(task.landed) != 1:
+                raise Violation("I9", f"{task.key} landed {len(task.landed)} times on record")
+            if task.stage is Stage.LANDED and per_task[task.key] < 1:
+                raise Violation("I9", f"{task.key} is on record as landed and is not on main")
+            if per_task[task.key] > 1 and self.rewound_at < 0:
+                raise Violation("I6", f"{task.key} changed main {per_task[task.key]} times")
+        # A queue that is not running looks at its row when the next request starts it.
+        if self.running and self.row is not None and self.row.open:
+            raise Violation("I9", f"epoch {self.row.epoch} is open although nobody holds it")

@@ -143,6 +143,9 @@ class Queue:
         assert self.queue.holding is not None
         passes = self.queue.holding.passes
         lease = Lease(queue=QUEUE, epoch=row.epoch, ticket=request.ticket, granted_at=row.granted_at, passes=passes)
+        if self._named(request.task).gone:
+            self.queue = rules.released(self.queue, request.holder, row.epoch)
+            return
         self.seen["granted"] += 1
         self.signals.send(request.task, "grant", lease)
 
@@ -172,7 +175,7 @@ class Queue:
         """A signal arrives."""
         if message.to != "queue":
             task = self._named(message.to)
-            if message.kind == "grant":
+            if message.kind == "grant" and not task.gone:
                 task.take_grant(message.body)
             return
         if not self.running:

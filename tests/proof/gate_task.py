@@ -49,7 +49,7 @@ class Task(Activities):
         self.current: Steps | None = None
         """The activity that runs."""
         self.waiting = ""
-        self.shielded = False
+        self.shielded = self.gone = False
         self._life = self.life()
 
     # -- being driven ----------------------------------------------------------------------------------------

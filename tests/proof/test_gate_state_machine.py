@@ -89,6 +89,11 @@ class Gate(RuleBasedStateMachine):
         """A person cancels."""
         self.world.cancel(self.world.tasks[number])
 
+    @rule(number=TASKS)
+    def terminate(self, number: int) -> None:
+        """Somebody terminates the task's workflow while it holds whatever it holds."""
+        self.world.terminate(self.world.tasks[number])
+
     @rule(number=TASKS, bad=st.booleans())
     def amend(self, number: int, *, bad: bool) -> None:
         """Somebody pushes to the task branch."""
@@ -195,7 +200,7 @@ def test_many_seeded_cases_keep_every_invariant() -> None:
     print(f"\n{CASES} cases: {CASES / wall:.0f} a minute, {CASES / worked:.0f} a minute of processor time")  # noqa: T201
     wanted = (
         *gate_cases.ACTS, "merged", "landed", "evicted", "parked", "reclaimed", "flaked", "crashed", "revived",
-        "fenced", "merged by a zombie", "continued as new", "queue ended", "passed",
+        "fenced", "merged by a zombie", "terminated", "continued as new", "queue ended", "passed",
     )  # fmt: skip
     assert [name for name in wanted if not seen[name]] == []
 
