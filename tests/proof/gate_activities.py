@@ -108,7 +108,8 @@ class Activities:
         if answer == "merged":
             world.merged(self, candidate, lease, began, before)
         yield
-        if answer in {"merged", "already merged"}:
+        # A refusal is no word on whether an earlier attempt has landed: main is.
+        if answer in {"merged", "already merged"} or git.is_ancestor(candidate.sha, git.main):
             assert git.is_ancestor(candidate.sha, git.main) or world.rewound_at >= began
             yield
             world.settle(candidate.sha, lease.epoch, "landed")
