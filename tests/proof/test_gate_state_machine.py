@@ -236,3 +236,29 @@ def test_a_quiet_world_lands_everything_green() -> None:
         assert {task.stage for task in world.tasks} <= {Stage.LANDED, Stage.PARKED}
         assert len(world.landings) == sum(task.stage is Stage.LANDED for task in world.tasks)
         assert world.landings
+
+
+def before_the_merge(world: World) -> None:
+    """Lead the only task to where nothing but the merge call is left of its landing."""
+    task = world.tasks[0]
+    while task.current is None or task.current.__name__ != "_land":
+        world.advance(task, 1)
+    world.advance(task, 4)
+    assert not world.landings
+
+
+def test_a_refused_merge_is_no_word_on_an_earlier_landing() -> None:
+    """What an attempt given up has landed stands, though somebody then pushes and the next attempt is refused."""
+    world = next(world for world in (World(seed, tasks=1) for seed in range(100)) if not world.git.breaks)
+    task = world.tasks[0]
+    world.approve(task)
+    before_the_merge(world)
+    world.crash(task, zombie=True)
+    world.advance(task, 1)
+    before_the_merge(world)
+    world.revive(0)
+    assert len(world.landings) == 1
+    world.amend(task, bad=False)
+    world.run_dry()
+    assert task.stage is Stage.LANDED
+    assert world.landings == [(task.key, task.landed[0])]
