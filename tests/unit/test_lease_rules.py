@@ -244,7 +244,12 @@ def test_a_weaker_release_is_found_out(mutant: Callable[[QueueState, str, int], 
         run_state_machine_as_test(
             Mutated,
             settings=settings(
-                max_examples=200, stateful_step_count=30, deadline=None, database=None, phases=[Phase.generate]
+                max_examples=5000,
+                stateful_step_count=30,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                phases=[Phase.generate],
             ),
         )
 
