@@ -19,7 +19,8 @@ from tests.e2e.harness import WORK, Orch
 
 pytestmark = pytest.mark.embedded
 
-ALLOWED = {"p", "strong", "em", "code", "pre", "ul", "ol", "li", "a", "h3", "h4", "blockquote", "br"}
+TABLE = {"table", "thead", "tbody", "tr", "th", "td"}
+ALLOWED = {"p", "strong", "em", "code", "pre", "ul", "ol", "li", "a", "h3", "h4", "blockquote", "br"} | TABLE
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 MARKER = "orch-was-here"
 

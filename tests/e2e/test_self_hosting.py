@@ -1,5 +1,6 @@
 """Orch's own repository is a project of Orch like any other."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,4 +42,4 @@ def test_orch_lands_a_change_to_orch(own_repository: Path) -> None:
     process = demo("--repo", str(own_repository), "--title", title, "--test-command", QUICK_CHECKS)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "done; main green" in output
+    assert re.search(r"^demo: DEMO-1 done in \d+ s; main green; landed [0-9a-f]{40}$", output, re.MULTILINE), output

@@ -64,13 +64,14 @@ async def test_an_open_lease_is_found_until_it_is_closed(store: Store) -> None:
 async def test_only_a_landing_that_was_read_back_has_landed(store: Store) -> None:
     """An open or abandoned intent under an epoch is no landing."""
     intent = {"task": "PAY-1", "generation": 1, "base_sha": "b", "tree": "t"}
-    await store.landings.open_landing("acme/payments", "c1", 41, **intent)
+    await store.landings.open_landing("acme/payments", "c1", 41, queue=QUEUE, **intent)
     assert not await store.landings.has_landed(41)
-    await store.landings.settle_landing("acme/payments", "c1", 41, status="abandoned")
+    await store.landings.settle_abandoned("acme/payments", "c1", 41, reason="main moved")
     assert not await store.landings.has_landed(41)
-    await store.landings.settle_landing("acme/payments", "c1", 41, status="landed")
-    assert await store.landings.has_landed(41)
-    assert not await store.landings.has_landed(42)
+    await store.landings.open_landing("acme/payments", "c1", 42, queue=QUEUE, **intent)
+    await store.landings.settle_landed("acme/payments", "c1", "c1")
+    assert await store.landings.has_landed(42)
+    assert not await store.landings.has_landed(41)
 
 
 async def test_each_step_and_attempt_is_progress(store: Store) -> None:

@@ -28,6 +28,9 @@ RUNS = 12
 CHECK = 'for f in left-*; do [ -e "right-${f#left-}" ] && exit 1; done; exit 0\n'
 """A left and a right of the same number are green alone and red together."""
 
+PATIENCE = 200
+"""Seconds after which an order is taken for one that never ends; none takes long on a machine that has time."""
+
 
 class Workers:
     """Sends orders to the process that forks."""
@@ -41,7 +44,7 @@ class Workers:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{json.dumps({**self._common, **order})}\n".encode())
-        answer = await asyncio.wait_for(self._process.stdout.readline(), 60)
+        answer = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
         return json.loads(answer)
 
 
@@ -170,6 +173,7 @@ async def disturb(gated: Gated, keys: list[str], dice: random.Random) -> list[in
     return zombies
 
 
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("first", range(0, REPOSITORIES * EXAMPLES, EXAMPLES))
 async def test_kills_and_zombies_leave_main_green_and_every_change_on_it_once(
     gated: Gated, pool: asyncpg.Pool, first: int
