@@ -8,8 +8,6 @@ from tests.fake_world import FakeWorld, a_sha, judged
 from tests.workflow.driving import Driver
 from tests.workflow.test_delivery import merge_epochs, merge_epochs_released, merge_requests, moves
 from workflows.contracts.landing import CandidateBuilt, CandidateOutcome, Land, Landed, LandOutcome
-from workflows.contracts.leases import BaseTested
-from workflows.lease_rules import BASE_TEST_FIRST
 from workflows.model import Candidate, FreezeCause, GateOutcome, Role, Stage, TestRun, WaitingOn
 from workflows.situation import PullStanding
 from workflows.stages import Gate
@@ -68,13 +66,12 @@ async def test_a_red_main_freezes_and_blames_nobody(driver: Driver, world: FakeW
     """When main alone is red too, the queue is frozen, the lease is free, and the task queues again unspent."""
     runs_end(world, False, False, False)
     world.script_gate(Gate.CANDIDATE_TESTED, RED)
-    # The queue tests the base as soon as the lease is back: red then, green at its next look.
-    world.script("test_base", BaseTested(outcome=GateOutcome.RED, sha=a_sha("main"), reason="1 failed"))
     handle = await driver.start()
-    await world.waiting(WaitingOn.MERGE_QUEUE, reason="base red")
-    await world.called("test_base")
-    await driver.shown()
-    await driver.forward(BASE_TEST_FIRST * 4, driver.queue)
+    await world.called("set_freeze")
+    while not [lift for lift in world.of("lift_freeze") if lift.cause is FreezeCause.BASE_RED]:
+        # News of the base only count once the queue has read its freeze.
+        await driver.queue.signal("base_moved")
+        await driver.shown()
     assert (await handle.result()).outcome == "done"
     (freeze,) = world.of("set_freeze")
     assert freeze.cause is FreezeCause.BASE_RED
