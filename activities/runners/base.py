@@ -116,6 +116,21 @@ class Watch(Protocol):
         ...
 
 
+class EndWatch:
+    """Looks at the end alone: what is printed meanwhile says nothing, and only the wall clock limits the run."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Not read."""
+
+    def overdue(self) -> bool:
+        """Never."""
+        return False
+
+    def progress(self) -> dict[str, object]:
+        """Nothing."""
+        return {}
+
+
 class Runner(Protocol):
     """One agent command line."""
 

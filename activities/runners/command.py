@@ -1,7 +1,7 @@
 """The `command` runner: any program that reads its task from standard input and leaves a verdict file."""
 
 from activities.adapters.process import ProcessResult
-from activities.runners.base import Command, Job, Reading
+from activities.runners.base import Command, EndWatch, Job, Reading
 from activities.runners.prompt import Prompts
 from workflows.verdicts import RunOutcome
 
@@ -48,19 +48,8 @@ class CommandRunner:
         return CommandWatch()
 
 
-class CommandWatch:
+class CommandWatch(EndWatch):
     """Reads the end. What a program prints means nothing, and many print nothing while they work."""
-
-    def feed(self, chunk: bytes) -> None:
-        """Not read."""
-
-    def overdue(self) -> bool:
-        """Never: only the wall clock limits it."""
-        return False
-
-    def progress(self) -> dict[str, object]:
-        """Nothing."""
-        return {}
 
     def read(self, result: ProcessResult | None) -> Reading:
         """Exit code 0 means that it ran to its end; the verdict is in its file."""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from activities.adapters.process import ProcessResult
-from activities.runners.base import Command, Job, Reading, Spending
+from activities.runners.base import Command, EndWatch, Job, Reading, Spending
 from workflows.usage import Usage
 from workflows.verdicts import RunOutcome
 
@@ -44,19 +44,8 @@ class ScriptedRunner:
         return ScriptedWatch()
 
 
-class ScriptedWatch:
+class ScriptedWatch(EndWatch):
     """Reads the end."""
-
-    def feed(self, chunk: bytes) -> None:
-        """Only the end counts."""
-
-    def overdue(self) -> bool:
-        """Never."""
-        return False
-
-    def progress(self) -> dict[str, object]:
-        """Nothing."""
-        return {}
 
     def read(self, result: ProcessResult | None) -> Reading:
         """The last line of standard output is a result in the manner of the real command lines."""
